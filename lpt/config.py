@@ -1,0 +1,280 @@
+"""The typed schema under `conf/`: one dataclass a group, a docstring under each field with its unit.
+
+Hydra merges the YAML groups onto these classes, so a wrong type or an unknown key is refused.
+Allowed values and ranges stand in each field's metadata and are checked by `lpt.validation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+def _limited(
+    default: Any,
+    *,
+    choices: Sequence[str] | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> Any:
+    """A field whose value must be one of `choices` or lie in a range (unless it is null)."""
+    limits = {"choices": choices, "ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {name: limit for name, limit in limits.items() if limit is not None}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class ModelConfig:
+    """The frozen backbone."""
+
+    name: str = MISSING
+    """Short name for reports and folder names."""
+    path: str | None = None
+    """Local folder or hub id of a transformers checkpoint; null with `package`."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    package: str | None = None
+    """Installed Python package whose folder holds the checkpoint; it is located, never imported."""
+    gguf_file: str | None = None
+    """File name of a GGUF checkpoint inside the folder."""
+    layers: int | None = _limited(None, ge=1)
+    """Depth L, so that prompt.layer is checked before any download; null: read from the model."""
+    dtype: str = _limited("float32", choices=("float32", "bfloat16", "float16"))
+    """Type of the frozen weights; the prompt is always float32."""
+    dropout: str = _limited("above", choices=("above", "all", "none"))
+    """Which frozen layers drop out while training: those above the prompt, all (as the reference
+    release does), or none. The prompt's own dropout is `prompt.dropout`."""
+    attention: str | None = _limited(None, choices=("sdpa", "eager", "flash_attention_2"))
+    """Attention implementation; null: what transformers picks for the model."""
+
+
+@dataclass
+class TaskConfig:
+    """A classification task as data: where its rows are, how they read, how they are scored."""
+
+    name: str = MISSING
+    """Name of the task."""
+    hub: str | None = None
+    """Hub id of the data set, used when data.path is null."""
+    hub_config: str | None = None
+    """Configuration name of the data set on the hub."""
+    files: dict[str, str] = field(default_factory=dict)
+    """File of each split (train, dev, test) inside data.path."""
+    hub_splits: dict[str, str] = field(default_factory=dict)
+    """Split name on the hub for each of train, dev, test."""
+    hub_label_column: str | None = None
+    """Column that holds the label on the hub, where it is not `label_column`."""
+    hub_labels: dict[str, str] = field(default_factory=dict)
+    """Label names used on the hub, and the entry of `labels` each stands for."""
+    header: list[str] | None = None
+    """Column names of files that have no header line; null: the first line names them."""
+    label_column: str = "label"
+    """Column that holds the label."""
+    aliases: dict[str, list[str]] = field(default_factory=dict)
+    """Other names under which a column may stand in official files or on the hub."""
+    labels: list[str] = MISSING
+    """Labels as they stand in the data; their order is the label index."""
+    words: list[str] = MISSING
+    """Label word of each label: one token with a leading space, all distinct."""
+    templates: dict[str, str] = field(default_factory=dict)
+    """Template for `masked` models (one <mask>) and for `causal` ones (one {word})."""
+    template: str | None = None
+    """Template to use instead of the one in `templates`; {column} inserts a column."""
+    metric: str = "accuracy"
+    """Metric that selects the checkpoint."""
+    metrics: list[str] = field(default_factory=list)
+    """Metrics reported besides the selecting one."""
+    default_path: str | None = None
+    """Folder used when both data.path and hub are null (data that ships with lpt)."""
+
+
+@dataclass
+class PromptConfig:
+    """The trainable part: what makes the prompt, and where it enters."""
+
+    kind: str = _limited(MISSING, choices=("npg", "mppg", "appg", "static"))
+    """npg, mppg, appg: naive, max-pooling, average-pooling generator; static: free vectors."""
+    layer: int | None = _limited(None, ge=1)
+    """First layer that sees the prompt, 1-based as in the paper; null: L // 2 + 1, the paper's."""
+    length: int = _limited(5, ge=1)
+    """Prompt vectors m."""
+    bottleneck: int | None = _limited(None, ge=1)
+    """Width d' inside a generator; null for static."""
+    dropout: float | None = _limited(None, ge=0.0, lt=1.0)
+    """Dropout rate on the finished prompt; null: the backbone's hidden dropout."""
+    init: str | None = _limited(None, choices=("normal", "vocab"))
+    """Start of a static prompt: N(0, 0.02) or embeddings of words; null for generators."""
+    lr: float = _limited(MISSING, gt=0.0)
+    """Learning rate suited to this kind of prompt; `optim.lr` takes it over (docs/defaults.md)."""
+
+
+@dataclass
+class DataConfig:
+    """Which examples, drawn how, in what batches."""
+
+    protocol: str = _limited("full", choices=("full", "kshot"))
+    """full: the official splits; kshot: a small training set drawn from the official one."""
+    path: str | None = None
+    """Folder with the task's official files; null: the hub."""
+    k: int | None = _limited(None, ge=1)
+    """Training examples drawn: in all (`draw: total`) or of each class (`draw: per_class`)."""
+    dev_k: int = _limited(1000, ge=1)
+    """Dev examples drawn from the rest of train, counted like k. In full mode they are drawn where
+    the task has no official dev set."""
+    draw: str = _limited("total", choices=("total", "per_class"))
+    """total: stratified by class frequency (the reference); per_class: k of each (LM-BFF)."""
+    seed: int = _limited(13, ge=0)
+    """Seed of the draw; not the model's seed."""
+    max_length: int = _limited(256, ge=4)
+    """Tokens of a rendered example, special tokens included, prompt not."""
+    batch_size: int = _limited(32, ge=1)
+    """Examples a device and training step."""
+    eval_batch_size: int = _limited(64, ge=1)
+    """Examples a device and evaluation step."""
+    num_workers: int = _limited(0, ge=0)
+    """Worker processes that assemble batches."""
+    limit_train: int | None = _limited(None, ge=1)
+    """Use only the first so many training examples."""
+    limit_dev: int | None = _limited(None, ge=1)
+    """Use only the first so many dev examples."""
+    limit_test: int | None = _limited(None, ge=1)
+    """Use only the first so many test examples."""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float = _limited(MISSING, gt=0.0)
+    """Peak learning rate."""
+    weight_decay: float = _limited(0.1, ge=0.0)
+    """Decoupled weight decay; biases, norms and free prompt vectors are exempt."""
+    warmup_ratio: float = _limited(0.06, ge=0.0, le=1.0)
+    """Share of the steps over which the rate rises linearly from 0."""
+    schedule: str = _limited("linear", choices=("linear", "constant"))
+    """What follows the warm-up: linear decay to 0, or nothing."""
+    eps: float = _limited(1e-8, gt=0.0)
+    """AdamW's epsilon."""
+    clip: float | None = _limited(1.0, gt=0.0)
+    """Largest norm of the gradient; null: no clipping."""
+
+
+@dataclass
+class TrainerConfig:
+    """How long to train, when to look, in which precision."""
+
+    max_steps: int | None = _limited(None, ge=1)
+    """Optimizer steps; exactly one of max_steps and max_epochs is set."""
+    max_epochs: int | None = _limited(None, ge=1)
+    """Passes over the training set."""
+    eval_every_steps: int | None = _limited(None, ge=1)
+    """Optimizer steps between dev evaluations; exactly one of the two intervals is set."""
+    eval_every_epochs: int | None = _limited(None, ge=1)
+    """Epochs between dev evaluations; needs max_epochs."""
+    accumulate_grad_batches: int = _limited(1, ge=1)
+    """Batches a step."""
+    patience: int | None = _limited(None, ge=1)
+    """Stop after so many evaluations without a better dev score; null: train to the end."""
+    precision: str = _limited("32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
+    """Arithmetic; mixed keeps the prompt's parameters in float32."""
+    sanity_steps: int = _limited(2, ge=0)
+    """Dev batches evaluated before training, to find faults early."""
+
+
+@dataclass
+class StrategyConfig:
+    """Devices and how they share the work."""
+
+    name: str = _limited("single", choices=("single", "ddp", "fsdp"))
+    """single: one device; ddp: a copy of the model each; fsdp: frozen weights sharded."""
+    accelerator: str = _limited("auto", choices=("auto", "cpu", "gpu"))
+    """Kind of device."""
+    devices: int = _limited(1, ge=1)
+    """Devices a node."""
+    num_nodes: int = _limited(1, ge=1)
+    """Nodes."""
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases."""
+
+    enabled: bool = False
+    """Log this run."""
+    mode: str = _limited("online", choices=("online", "offline"))
+    """offline: write files in the run folder, to be sent later with `wandb sync`."""
+    project: str = "lpt"
+    """Project the run belongs to."""
+    entity: str | None = None
+    """User or team; null: the default of the account."""
+    group: str | None = None
+    """Group of the run, e.g. a sweep."""
+    tags: list[str] = field(default_factory=list)
+    """Tags of the run."""
+
+
+@dataclass
+class LoggerConfig:
+    """Where curves go; any number at once (`logger=[csv,wandb]`)."""
+
+    csv: bool = False
+    """`metrics.csv` in the run folder."""
+    tensorboard: bool = False
+    """Event files in the run folder."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    loss: str = _limited("vocabulary", choices=("vocabulary", "label_words"))
+    """Training loss: cross-entropy over the whole vocabulary (the reference) or label words only."""
+    seed: int = _limited(13, ge=0)
+    """Seed of initialisation, order and dropout."""
+    run_dir: str | None = None
+    """Folder of this run; null: a new one under runs/."""
+    overwrite: bool = False
+    """Replace what a run left in run_dir before."""
+    dry_run: bool = False
+    """Print the resolved config, check everything that can be checked, and stop."""
+
+
+def register() -> None:
+    """Make the schema (`schema` in the defaults list) and the `lpt.package` resolver known to Hydra.
+
+    `${lpt.package:data/demo}` is the absolute path of a folder inside the lpt package.
+    """
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver(
+        "lpt.package", lambda relative: str(PACKAGE_DIR / relative), replace=True
+    )
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Resolve a composed Hydra config into plain dataclasses.
+
+    Raises:
+        omegaconf.errors.OmegaConfBaseException: A mandatory value is missing or cannot be resolved.
+    """
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config

@@ -1,0 +1,77 @@
+"""One error type for everything a user can mend, and a collector that reports all of it at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the input.
+
+    Attributes:
+        where: Config key (`prompt.layer`) or file and line (`train.tsv:17`).
+        given: What was found there.
+        allowed: What would be accepted.
+        todo: What to do about it.
+    """
+
+    where: str
+    given: str
+    allowed: str = ""
+    todo: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.given}"]
+        lines += [f"  allowed: {self.allowed}"] if self.allowed else []
+        lines += [f"  do: {self.todo}"] if self.todo else []
+        return "\n".join(lines)
+
+
+class ConfigError(ValueError):
+    """Everything found wrong with the configuration or the data, in one message."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        count = len(self.problems)
+        head = "1 problem found" if count == 1 else f"{count} problems found"
+        body = "\n".join(f"{i}. {p}".replace("\n", "\n   ") for i, p in enumerate(self.problems, 1))
+        super().__init__(f"{head}; nothing was started.\n{body}")
+
+
+class Problems:
+    """Collects problems so that a user sees all of them in one go."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def add(self, where: str, given: str, allowed: str = "", todo: str = "") -> None:
+        """Note one problem; see `Problem` for the parts."""
+        self.found.append(Problem(where, given, allowed, todo))
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Run a block and keep the problems of a `ConfigError` raised in it instead of stopping."""
+        try:
+            yield
+        except ConfigError as error:
+            self.found.extend(error.problems)
+
+    def raise_if_any(self) -> None:
+        """Raise `ConfigError` with every problem noted so far; do nothing if there is none."""
+        if self.found:
+            raise ConfigError(self.found)
+
+
+def fail(where: str, given: str, allowed: str = "", todo: str = "") -> ConfigError:
+    """A `ConfigError` with a single problem, for `raise fail(...)`."""
+    return ConfigError([Problem(where, given, allowed, todo)])
+
+
+def did_you_mean(value: str, options: Iterable[str], count: int = 3) -> str:
+    """The options nearest to `value` as a hint, or an empty string when none is near."""
+    near = difflib.get_close_matches(value, list(options), n=count, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,1 @@
+"""The frozen split language model, the prompt generators, and what joins them."""

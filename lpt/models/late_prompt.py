@@ -1,0 +1,143 @@
+"""The model of the paper: a frozen split language model and the one part that is trained.
+
+    input_ids ── below ──┬─────────────┐
+                         h (B,T,D)     concat (B,m+T,D) ── above ── scored positions ── head ── (N,V)
+                         └─ generator ─┘ prompt (B,m,D)
+
+Shapes: B rows, T tokens, m prompt vectors, D hidden size, N scored positions, V vocabulary, E examples.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from lpt.models.generators import PromptGenerator
+from lpt.models.split import SplitModel
+
+
+class Batch(NamedTuple):
+    """Rows of text and the positions in them that are scored.
+
+    A masked example is one row with one scored position, the mask. A causal example is one row for
+    each label that is to be scored, with the tokens of the label part as scored positions. Indices
+    refer to the unprompted text; the model shifts them by m.
+
+    Attributes:
+        input_ids: (B, T) token ids, padded on the right.
+        attention_mask: (B, T), 1 for real tokens.
+        read_at: (B,) token that a naive generator reads.
+        pool_length: (B,) leading tokens that a pooling generator reads.
+        rows: (N,) row of each scored position.
+        positions: (N,) token whose output is scored.
+        targets: (N,) the token to be predicted there; -100 where the label is unknown.
+        labels: (E,) label index of each example; -1 unknown.
+        index: (E,) row id of each example in its source.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    read_at: Tensor
+    pool_length: Tensor
+    rows: Tensor
+    positions: Tensor
+    targets: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class LatePrompt(nn.Module):
+    """A frozen split model with a prompt that enters at `split.layer`.
+
+    Args:
+        split: The frozen language model.
+        generator: Makes the prompt; its parameters are the only ones that train.
+        prompt_dropout: Rate on the finished prompt, in training.
+        frozen_dropout: Which frozen layers drop out in training: `above`, `all` or `none`.
+    """
+
+    def __init__(
+        self,
+        split: SplitModel,
+        generator: PromptGenerator,
+        *,
+        prompt_dropout: float = 0.0,
+        frozen_dropout: str = "above",
+    ) -> None:
+        super().__init__()
+        assert frozen_dropout in ("above", "all", "none")
+        self.split = split
+        self.generator = generator
+        self.prompt_dropout = nn.Dropout(prompt_dropout)
+        self.frozen_dropout = frozen_dropout
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for the prompt and for those frozen layers that are to drop out."""
+        super().train(mode)
+        self.split.below.train(mode and self.frozen_dropout == "all")
+        self.split.above.train(mode and self.frozen_dropout != "none")
+        self.split.head.train(mode and self.frozen_dropout != "none")
+        return self
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What trains, by name; said here once for counting, saving and testing."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def make_prompt(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Prompt of each row: (B, T, D) -> (B, m, D)."""
+        return self.prompt_dropout(self.generator(hidden, batch.read_at, batch.pool_length))
+
+    def forward(self, batch: Batch, *, prompted: bool = True) -> Tensor:
+        """Logits over the vocabulary at the scored positions, (N, V) in float32.
+
+        `prompted=False` gives the unprompted language model (the zero-shot baseline).
+        """
+        hidden = self.split.read(batch.input_ids, batch.attention_mask)
+        prompt = self.make_prompt(hidden, batch) if prompted else None
+        final = self.split.answer(hidden, batch.attention_mask, prompt)
+        shift = 0 if prompt is None else prompt.shape[1]
+        # The head is the widest product of all: it sees the scored positions only.
+        return self.split.logits(final[batch.rows, batch.positions + shift]).float()
+
+
+def row_losses(logits: Tensor, batch: Batch) -> Tensor:
+    """Mean cross-entropy of each row's scored tokens over the vocabulary: (N, V) -> (B,)."""
+    losses = nn.functional.cross_entropy(logits, batch.targets, reduction="none", ignore_index=-100)
+    size = batch.input_ids.shape[0]
+    total = losses.new_zeros(size).index_add(0, batch.rows, losses)
+    count = losses.new_zeros(size).index_add(0, batch.rows, torch.ones_like(losses))
+    return total / count
+
+
+class LabelScorer:
+    """Turns logits into one score a label, the higher the better.
+
+    Masked models: the logit of the label's word at the mask. Causal models: minus the mean token loss
+    of the label part (paper section 5.1; DESIGN of the reference release).
+
+    Args:
+        kind: `masked` or `causal`.
+        word_ids: Token of each label's word.
+    """
+
+    def __init__(self, kind: str, word_ids: list[int]) -> None:
+        self.kind = kind
+        self.word_ids = word_ids
+
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+        """(N, V) logits of a batch with every label scored -> (E, labels)."""
+        if self.kind == "masked":
+            return logits[:, self.word_ids]
+        return -row_losses(logits, batch).view(len(batch.labels), len(self.word_ids))
+
+    def loss(self, logits: Tensor, batch: Batch, over: str) -> Tensor:
+        """Training loss, a scalar: cross-entropy over the `vocabulary` or over `label_words`.
+
+        For a causal model, `vocabulary` expects only the row of the right label, `label_words` all.
+        """
+        if over == "label_words":
+            return nn.functional.cross_entropy(self(logits, batch), batch.labels)
+        return row_losses(logits, batch).mean()
