@@ -38,8 +38,17 @@ class ConfigError(ValueError):
         self.problems = list(problems)
         count = len(self.problems)
         head = "1 problem found" if count == 1 else f"{count} problems found"
-        body = "\n".join(f"{i}. {p}".replace("\n", "\n   ") for i, p in enumerate(self.problems, 1))
-        super().__init__(f"{head}; nothing was started.\n{body}")
+        super().__init__(f"{head}; nothing was started.\n{self.listing}")
+
+    @property
+    def listing(self) -> str:
+        """The problems, numbered."""
+        numbered = (f"{i}. {p}" for i, p in enumerate(self.problems, 1))
+        return "\n".join(text.replace("\n", "\n   ") for text in numbered)
+
+
+class HubError(ConfigError):
+    """The only thing wrong is that the hub could not be asked."""
 
 
 class Problems:
@@ -47,10 +56,12 @@ class Problems:
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
+        self._only_hub = True
 
     def add(self, where: str, given: str, allowed: str = "", todo: str = "") -> None:
         """Note one problem; see `Problem` for the parts."""
         self.found.append(Problem(where, given, allowed, todo))
+        self._only_hub = False
 
     @contextmanager
     def collect(self) -> Iterator[None]:
@@ -59,11 +70,21 @@ class Problems:
             yield
         except ConfigError as error:
             self.found.extend(error.problems)
+            self._only_hub &= isinstance(error, HubError)
+
+    def concern(self, *keys: str) -> bool:
+        """Whether a problem noted so far is about a key that starts with one of these."""
+        return any(problem.where.startswith(keys) for problem in self.found)
 
     def raise_if_any(self) -> None:
-        """Raise `ConfigError` with every problem noted so far; do nothing if there is none."""
+        """Raise `ConfigError` with every problem noted so far; do nothing if there is none.
+
+        Raises:
+            HubError: All of them come from an unreachable hub.
+            ConfigError: Otherwise.
+        """
         if self.found:
-            raise ConfigError(self.found)
+            raise (HubError if self._only_hub else ConfigError)(self.found)
 
 
 def fail(where: str, given: str, allowed: str = "", todo: str = "") -> ConfigError:

@@ -12,6 +12,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from lpt.errors import fail
+from lpt.models.split import SplitModel
+
 
 class PromptGenerator(nn.Module):
     """Base class: `forward(hidden, read_at, pool_length) -> prompt`.
@@ -89,6 +92,23 @@ class Static(PromptGenerator):
 
     def forward(self, hidden: Tensor, read_at: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
         return self.vectors.expand(hidden.shape[0], -1, -1)
+
+
+def vocabulary_start(split: SplitModel, length: int) -> Tensor:
+    """Start of a static prompt: embeddings of tokens drawn from the vocabulary, (m, D).
+
+    Raises:
+        ConfigError: Embeddings and hidden states have different widths.
+    """
+    tokens = torch.randint(split.config.vocab_size, (length,))
+    start = split.embed(tokens)
+    if start.shape[-1] != split.hidden_size:
+        raise fail(
+            "prompt.init",
+            f"vocab, with embeddings of width {start.shape[-1]} for hidden {split.hidden_size}",
+            "normal",
+        )
+    return start.detach()
 
 
 def slot_mask(pool_length: Tensor, slots: int, tokens: int) -> Tensor:

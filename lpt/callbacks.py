@@ -1,0 +1,150 @@
+"""What is watched while a run trains: the dev history, whether it learns, time and memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lpt.module import LatePromptModule
+
+
+class DevHistory(Callback):
+    """Every dev evaluation: `history` is a list of {"step": optimizer steps, metric: value, ...}."""
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the metrics of a dev evaluation."""
+        if not trainer.state.fn == "fit" or trainer.sanity_checking:
+            return
+        metrics = {
+            name.removeprefix("dev/"): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("dev/")
+        }
+        self.history.append({"step": trainer.global_step, **metrics})
+
+    def best(self, metric: str) -> dict[str, float]:
+        """The evaluation with the highest value of that metric; the first one of equals."""
+        return max(self.history, key=lambda entry: entry[metric])
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.history = list(state_dict["history"])
+
+
+class LearningWatch(Callback):
+    """Warns when the prompt does not learn.
+
+    Two signs: after the first evaluation a trainable tensor is still what it was at the start; all
+    predictions of an evaluation are the same class although the labels are not.
+    """
+
+    def __init__(self) -> None:
+        self.start: dict[str, Tensor] | None = None
+        self.warned_collapse = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep a copy of what trains."""
+        self.start = {name: p.detach().clone() for name, p in _trainable(pl_module)}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look for the two signs."""
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        if self.start is not None:
+            still = [n for n, p in _trainable(pl_module) if torch.equal(p, self.start[n])]
+            self.start = None
+            if still:
+                rank_zero_warn(
+                    f"{', '.join(still)} did not move by the first evaluation: the learning rate may "
+                    "be too small (optim.lr), or the gradient does not reach the prompt."
+                )
+        self._check_collapse(pl_module)
+
+    def _check_collapse(self, module: LightningModule) -> None:
+        assert isinstance(module, LatePromptModule)
+        predictions = module.predictions
+        if predictions is None or self.warned_collapse:
+            return
+        predicted = predictions.predicted.unique()
+        if len(predicted) == 1 and len(predictions.labels.unique()) > 1:
+            self.warned_collapse = True
+            rank_zero_warn(
+                f"All dev predictions are label {int(predicted)}: the prompt has not learned to tell "
+                "the classes apart (yet). If this stays, try another optim.lr or more steps."
+            )
+
+
+class Meter(Callback):
+    """Seconds and examples of the training itself, evaluation and cache building apart."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.examples = 0
+        self._since: float | None = None
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Start the clock; what lies between batches (evaluation, checkpoints) is not counted."""
+        _synchronize()
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop the clock."""
+        _synchronize()
+        assert self._since is not None
+        self.seconds += time.perf_counter() - self._since
+        self.examples += len(batch.labels) * trainer.world_size
+
+    @property
+    def examples_per_second(self) -> float:
+        """Training examples a second, over all devices."""
+        return self.examples / self.seconds if self.seconds else 0.0
+
+
+def peak_memory_mb() -> float:
+    """Largest memory of this process in MB: on the GPU if there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def best_checkpoint(folder: str, metric: str) -> ModelCheckpoint:
+    """Keeps the checkpoint with the best dev score, the earliest of equals, and the last one."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=f"dev/{metric}",
+        mode="max",
+        save_top_k=1,
+        save_last=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+
+
+def _trainable(module: LightningModule) -> Iterable[tuple[str, torch.nn.Parameter]]:
+    assert isinstance(module, LatePromptModule)
+    return module.model.trainable().items()
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

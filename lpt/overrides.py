@@ -1,0 +1,106 @@
+"""The command line, checked before Hydra composes it: every unknown name at once, with near ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lpt.config import Config
+from lpt.errors import Problems, did_you_mean
+
+
+def check_overrides(arguments: Sequence[str], conf: Path) -> None:
+    """Check group choices, keys and value types of the command line.
+
+    Args:
+        arguments: Command line without the program's name; flags (`-m`, `--help`) are Hydra's own.
+        conf: Folder of the configuration groups.
+
+    Raises:
+        ConfigError: An unknown choice or key, or a value of the wrong type.
+    """
+    problems = Problems()
+    groups = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in conf.iterdir() if d.is_dir()}
+    keys = schema_keys(Config)
+    for argument in arguments:
+        if argument.startswith("-"):
+            continue
+        try:
+            override = OverridesParser.create().parse_override(argument)
+        except HydraException as error:
+            problems.add(argument, str(error).splitlines()[0], "key=value", _QUOTING)
+            continue
+        name = override.key_or_group
+        if name.split(".")[0] == "hydra" or name.startswith("hydra/"):
+            continue
+        if name in groups:
+            _check_choices(name, override, groups[name], problems)
+        else:
+            _check_key(name, override, keys, list(groups), problems)
+    problems.raise_if_any()
+
+
+_QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
+
+
+def schema_keys(schema: type, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key of a dataclass schema and its type."""
+    keys: dict[str, Any] = {}
+    types = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        name, kind = f"{prefix}{field.name}", types[field.name]
+        keys[name] = kind
+        if dataclasses.is_dataclass(kind):
+            keys |= schema_keys(typing.cast(type, kind), f"{name}.")
+    return keys
+
+
+def _check_choices(
+    group: str, override: Override, options: Sequence[str], problems: Problems
+) -> None:
+    for choice in _values(override):
+        for one in choice if isinstance(choice, list) else [choice]:
+            if one is not None and str(one) not in options:
+                hint = did_you_mean(str(one), options)
+                problems.add(f"{group}={one}", "no such choice", ", ".join(options), hint)
+
+
+def _check_key(
+    name: str, override: Override, keys: dict[str, Any], groups: list[str], problems: Problems
+) -> None:
+    parent = name
+    while parent not in keys and "." in parent:
+        parent = parent.rpartition(".")[0]
+    inside_mapping = parent != name and typing.get_origin(keys.get(parent)) is dict
+    if name not in keys and not inside_mapping:
+        hint = did_you_mean(name, [*keys, *groups]) or did_you_mean(name.split(".")[-1], groups)
+        problems.add(name, "no such key", "the keys of lpt/config.py", hint)
+        return
+    if override.is_delete() or inside_mapping:
+        return
+    for value in _values(override):
+        try:
+            OmegaConf.update(OmegaConf.structured(Config), name, value)
+        except OmegaConfBaseException as error:
+            kind = getattr(keys[name], "__name__", str(keys[name]))
+            problems.add(name, str(error).splitlines()[0], kind)
+
+
+def _values(override: Override) -> list[Any]:
+    if override.is_sweep_override():
+        if not override.is_choice_sweep():
+            return []  # ranges and intervals make numbers; each job checks its own
+        # Each one as it will arrive in a job.
+        choices = list(override.sweep_string_iterator())
+        parser = OverridesParser.create()
+        return [parser.parse_override(f"key={choice}").value() for choice in choices]
+    return [override.value()]

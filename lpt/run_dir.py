@@ -1,0 +1,86 @@
+"""The folder of a run: found or made, cleared of what an earlier run left, and the log in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from lpt.config import Config
+from lpt.results import FINISHED, PREDICTIONS
+
+# Set by the first process of a run, so that the others, which run the same command, share its folder.
+_ENVIRONMENT = "LPT_RUN_DIR"
+_LEFT_BEHIND = (
+    FINISHED,
+    PREDICTIONS,
+    "config.yaml",
+    "log.txt",
+    "adapter",
+    "checkpoints",
+    "csv",
+    "tensorboard",
+    "wandb",
+)
+
+
+def claim_run_dir(config: Config, layer: int) -> Path:
+    """The folder of this run, made if it is not there; `validate` has refused a finished one."""
+    if rank_zero_only.rank > 0:
+        return Path(os.environ[_ENVIRONMENT])
+    run_dir = Path(config.run_dir) if config.run_dir is not None else _new_folder(config, layer)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for name in _LEFT_BEHIND:
+        _remove(run_dir / name)
+    os.environ[_ENVIRONMENT] = str(run_dir)
+    return run_dir
+
+
+@contextmanager
+def log_to(run_dir: Path) -> Iterator[None]:
+    """Send log records and warnings to log.txt in the run folder, too."""
+    if rank_zero_only.rank > 0:
+        yield
+        return
+    handler = logging.FileHandler(run_dir / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    names = ("lpt", "lightning.pytorch", "py.warnings")
+    loggers = [logging.getLogger(name) for name in names]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+        logging.captureWarnings(False)
+
+
+def _new_folder(config: Config, layer: int) -> Path:
+    """A folder under runs/ that no other run has, named by time and setting."""
+    parts = (config.task.name, config.model.name, f"{config.prompt.kind}{layer}")
+    stem = "-".join([time.strftime("%Y%m%d-%H%M%S"), *parts, f"s{config.seed}"])
+    number = 1
+    while True:
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

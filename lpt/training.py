@@ -1,0 +1,92 @@
+"""The Lightning trainer of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
+from lightning.pytorch.strategies import FSDPStrategy, Strategy
+
+from lpt.callbacks import DevHistory, LearningWatch, Meter, best_checkpoint
+from lpt.config import Config, TrainerConfig
+from lpt.models.backbone import Backbone
+from lpt.tracking import build_loggers
+
+
+def build_trainer(config: Config, run_dir: Path, backbone: Backbone) -> Trainer:
+    """The trainer with its callbacks, loggers and devices."""
+    strategy = config.strategy
+    return Trainer(
+        accelerator=strategy.accelerator,
+        devices=strategy.devices,
+        num_nodes=strategy.num_nodes,
+        strategy=_strategy(strategy.name, backbone),
+        precision=config.trainer.precision,  # type: ignore[arg-type]  # one of its literals
+        accumulate_grad_batches=config.trainer.accumulate_grad_batches,
+        gradient_clip_val=config.optim.clip,
+        num_sanity_val_steps=config.trainer.sanity_steps,
+        callbacks=_callbacks(config, run_dir),
+        logger=build_loggers(config.logger, run_dir, dataclasses.asdict(config)),
+        use_distributed_sampler=False,  # the batch samplers know their rank
+        default_root_dir=run_dir,
+        log_every_n_steps=10,
+        enable_model_summary=False,
+        **_length(config.trainer),
+    )
+
+
+def _length(trainer: TrainerConfig) -> dict[str, Any]:
+    """How long to train and when to evaluate, in Lightning's terms.
+
+    Training counted in steps is one long epoch: its sampler goes over the data as often as needed.
+    """
+    length: dict[str, Any] = {
+        "max_steps": trainer.max_steps if trainer.max_steps is not None else -1,
+        "max_epochs": trainer.max_epochs if trainer.max_epochs is not None else 1,
+    }
+    if trainer.eval_every_epochs is not None:
+        return {**length, "check_val_every_n_epoch": trainer.eval_every_epochs}
+    assert trainer.eval_every_steps is not None
+    batches = trainer.eval_every_steps * trainer.accumulate_grad_batches
+    return {**length, "check_val_every_n_epoch": None, "val_check_interval": batches}
+
+
+def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
+    metric = config.task.metric
+    callbacks: list[Callback] = [
+        best_checkpoint(str(run_dir / "checkpoints"), metric),
+        DevHistory(),
+        LearningWatch(),
+        Meter(),
+        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20),
+    ]
+    if config.trainer.patience is not None:
+        callbacks.append(
+            EarlyStopping(f"dev/{metric}", mode="max", patience=config.trainer.patience)
+        )
+    return callbacks
+
+
+def _strategy(name: str, backbone: Backbone) -> str | Strategy:
+    if name == "single":
+        return "auto"
+    if name == "ddp":
+        return "ddp"
+    # Frozen and trained parameters share a wrapper only with the original parameters kept.
+    return FSDPStrategy(
+        auto_wrap_policy=_layer_classes(backbone), use_orig_params=True, state_dict_type="full"
+    )
+
+
+def _layer_classes(backbone: Backbone) -> set[type]:
+    """The layer class of the backbone, which FSDP shards by."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModel
+
+    with init_empty_weights():
+        model = AutoModel.from_config(backbone.config)
+    return {type(layer) for layer in model.get_submodule(backbone.family.layers)}

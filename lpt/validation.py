@@ -1,0 +1,180 @@
+"""Rules on the configuration that need nothing loaded: ranges, choices, and what must go together."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from lpt.config import Config
+from lpt.errors import Problems, did_you_mean
+from lpt.metrics import METRICS
+from lpt.results import FINISHED
+from lpt.tracking import check_loggers
+
+
+def validate(config: Config) -> Problems:
+    """Every rule that can be checked on the configuration alone; returns what it found."""
+    problems = Problems()
+    check_limits(config, "", problems)
+    for check in (
+        _check_model,
+        _check_task,
+        _check_prompt,
+        _check_data,
+        _check_trainer,
+        _check_strategy,
+        _check_run_dir,
+    ):
+        check(config, problems)
+    check_loggers(config.logger, problems)
+    return problems
+
+
+def check_limits(node: Any, prefix: str, problems: Problems) -> None:
+    """Check each field against the range or choices in its metadata; null passes."""
+    for field in dataclasses.fields(node):
+        key, value = f"{prefix}{field.name}", getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            check_limits(value, f"{key}.", problems)
+        elif value is not None and field.metadata:
+            _check_value(key, value, dict(field.metadata), problems)
+
+
+def _check_value(key: str, value: Any, limits: dict[str, Any], problems: Problems) -> None:
+    choices = limits.pop("choices", None)
+    if choices is not None and value not in choices:
+        problems.add(key, repr(value), ", ".join(choices), did_you_mean(str(value), choices))
+    signs = {"ge": (">=", value.__ge__), "gt": (">", value.__gt__)}
+    signs |= {"le": ("<=", value.__le__), "lt": ("<", value.__lt__)}
+    if not all(signs[name][1](limit) for name, limit in limits.items()):
+        allowed = " and ".join(f"{signs[name][0]} {limit}" for name, limit in limits.items())
+        problems.add(key, repr(value), allowed)
+
+
+def _check_model(config: Config, problems: Problems) -> None:
+    if (config.model.path is None) == (config.model.package is None):
+        problems.add(
+            "model.path",
+            "path and package both set" if config.model.path else "neither path nor package",
+            "one of model.path (folder or hub id) and model.package",
+            "pick a model (model=roberta-base) or a folder: model=local model.path=FOLDER",
+        )
+
+
+def _check_task(config: Config, problems: Problems) -> None:
+    task = config.task
+    if len(task.labels) < 2 or len(set(task.labels)) < len(task.labels):
+        problems.add("task.labels", str(task.labels), "at least two, all distinct")
+    if len(task.words) != len(task.labels):
+        problems.add(
+            "task.words",
+            f"{len(task.words)} words for {len(task.labels)} labels",
+            "one word for each entry of task.labels, in the same order",
+        )
+    for name in (task.metric, *task.metrics):
+        if name not in METRICS:
+            problems.add("task.metric", repr(name), ", ".join(METRICS), did_you_mean(name, METRICS))
+    if "f1" in (task.metric, *task.metrics) and len(task.labels) > 2:
+        problems.add("task.metric", f"f1 with {len(task.labels)} labels", "two labels", "macro_f1")
+
+
+def _check_prompt(config: Config, problems: Problems) -> None:
+    prompt, depth = config.prompt, config.model.layers
+    static = prompt.kind == "static"
+    if prompt.layer is not None:
+        check_layer(prompt.kind, prompt.layer, depth, config.model.name, problems)
+    if static and prompt.bottleneck is not None:
+        problems.add("prompt.bottleneck", str(prompt.bottleneck), "null for a static prompt")
+    if not static and prompt.bottleneck is None:
+        problems.add("prompt.bottleneck", "null", "a width, e.g. 128")
+    if not static and prompt.init is not None:
+        problems.add("prompt.init", prompt.init, "null: only a static prompt has a choice of init")
+
+
+def check_layer(kind: str, layer: int, depth: int | None, model: str, problems: Problems) -> None:
+    """Check prompt.layer against the depth of the model, where it is known."""
+    if layer == 1 and kind != "static":
+        problems.add(
+            "prompt.layer",
+            f"1 with the generator {kind}",
+            "2 or more: a generator reads the hidden states below it",
+            "raise prompt.layer, or take classic prompt tuning: prompt=static prompt.layer=1",
+        )
+    if depth is not None and layer > depth:
+        problems.add("prompt.layer", str(layer), f"1 to {depth} for {model}")
+
+
+def _check_data(config: Config, problems: Problems) -> None:
+    data, task = config.data, config.task
+    if data.protocol == "kshot" and data.k is None:
+        problems.add("data.k", "null", "a number of training examples", "data.k=100")
+    if data.protocol == "full" and data.k is not None:
+        problems.add("data.k", f"{data.k} with data=full", "null", "data=kshot draws k examples")
+    if data.k is not None and data.draw == "total" and data.k < len(task.labels):
+        problems.add("data.k", str(data.k), f"{len(task.labels)} or more: one a label")
+    if data.path is not None and not Path(data.path).is_dir():
+        problems.add("data.path", f"{data.path} is no folder", "a folder with the task's files")
+    if data.path is None and task.default_path is None and task.hub is None:
+        problems.add(
+            "data.path",
+            f"null, and task {task.name} is not on the hub",
+            "a folder with the task's files",
+            "data.path=FOLDER",
+        )
+
+
+def _check_trainer(config: Config, problems: Problems) -> None:
+    trainer = config.trainer
+    _exactly_one("trainer.max_steps", "trainer.max_epochs", trainer, problems)
+    _exactly_one("trainer.eval_every_steps", "trainer.eval_every_epochs", trainer, problems)
+    if trainer.max_steps is not None and trainer.eval_every_epochs is not None:
+        problems.add(
+            "trainer.eval_every_epochs",
+            "set together with trainer.max_steps",
+            "trainer.eval_every_steps, where training is counted in steps",
+            "trainer.eval_every_epochs=null trainer.eval_every_steps=100",
+        )
+    for length, every in (
+        (trainer.max_steps, trainer.eval_every_steps),
+        (trainer.max_epochs, trainer.eval_every_epochs),
+    ):
+        if length is not None and every is not None and every > length:
+            problems.add(
+                "trainer.eval_every_steps" if length is trainer.max_steps else "trainer.eval_every_epochs",
+                f"{every}, but training ends after {length}",
+                f"1 to {length}: without an evaluation no checkpoint can be picked",
+            )
+
+
+def _exactly_one(first: str, second: str, node: Any, problems: Problems) -> None:
+    values = [getattr(node, key.rpartition(".")[2]) for key in (first, second)]
+    if (values[0] is None) == (values[1] is None):
+        given = "both null" if values[0] is None else f"{values[0]}, and {second} is {values[1]}"
+        problems.add(first, given, f"exactly one of {first} and {second}", f"{second}=null")
+
+
+def _check_strategy(config: Config, problems: Problems) -> None:
+    strategy = config.strategy
+    processes = strategy.devices * strategy.num_nodes
+    if strategy.name == "single" and processes > 1:
+        problems.add(
+            "strategy.devices",
+            f"{processes} devices with strategy=single",
+            "1",
+            f"strategy=ddp strategy.devices={strategy.devices}",
+        )
+    if strategy.name == "fsdp" and strategy.accelerator == "cpu":
+        problems.add("strategy.accelerator", "cpu with strategy=fsdp", "gpu")
+
+
+def _check_run_dir(config: Config, problems: Problems) -> None:
+    if config.run_dir is None or config.overwrite:
+        return
+    if (Path(config.run_dir) / FINISHED).exists():
+        problems.add(
+            "run_dir",
+            f"{config.run_dir} holds a finished run",
+            "a new folder",
+            "choose another run_dir, or replace that run: overwrite=true",
+        )
