@@ -1,8 +1,7 @@
 """The trained prompt as files: `adapter.safetensors` and `adapter.json`, no pickle.
 
-    save_adapter(model, folder, ...)   what a run does at its end
-    load_adapter(folder)               the same model again, backbone included
-    load_adapter(folder, model)        on a backbone at hand; another one is refused
+`save_adapter` is what a run does at its end. `load_adapter(folder)` gives the same model again,
+backbone included; `load_adapter(folder, model)` uses a backbone at hand and refuses another one.
 """
 
 from __future__ import annotations

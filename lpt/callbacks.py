@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import sys
 import time
@@ -11,21 +12,22 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lpt.module import LatePromptModule
 
+logger = logging.getLogger(__name__)
+
 
 class DevHistory(Callback):
-    """Every dev evaluation: `history` is a list of {"step": optimizer steps, metric: value, ...}."""
+    """Every dev evaluation, as {"step": optimizer steps, metric: value, ...} in `history`."""
 
     def __init__(self) -> None:
         self.history: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metrics of a dev evaluation."""
-        if not trainer.state.fn == "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = {
             name.removeprefix("dev/"): float(value)
@@ -70,9 +72,10 @@ class LearningWatch(Callback):
             still = [n for n, p in _trainable(pl_module) if torch.equal(p, self.start[n])]
             self.start = None
             if still:
-                rank_zero_warn(
-                    f"{', '.join(still)} did not move by the first evaluation: the learning rate may "
-                    "be too small (optim.lr), or the gradient does not reach the prompt."
+                logger.warning(
+                    "%s did not move by the first evaluation: the learning rate may be too small "
+                    "(optim.lr), or the gradient does not reach the prompt.",
+                    ", ".join(still),
                 )
         self._check_collapse(pl_module)
 
@@ -84,9 +87,10 @@ class LearningWatch(Callback):
         predicted = predictions.predicted.unique()
         if len(predicted) == 1 and len(predictions.labels.unique()) > 1:
             self.warned_collapse = True
-            rank_zero_warn(
-                f"All dev predictions are label {int(predicted)}: the prompt has not learned to tell "
-                "the classes apart (yet). If this stays, try another optim.lr or more steps."
+            logger.warning(
+                "All dev predictions are label number %d: the prompt has not learned to tell the "
+                "classes apart (yet). If this stays, try another optim.lr or more steps.",
+                int(predicted),
             )
 
 

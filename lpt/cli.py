@@ -1,4 +1,4 @@
-"""What stands around a run on the command line: checks before Hydra, clean messages, quiet libraries."""
+"""Around a run on the command line: checks before Hydra, clean messages, quiet libraries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -31,7 +31,7 @@ def start(conf: Path) -> None:
         _exit_with(error)
 
 
-def run_composed(composed: DictConfig) -> dict[str, Any] | None:
+def run_composed(composed: DictConfig) -> None:
     """Run what Hydra composed; on a problem, print it and exit with status 2.
 
     In a multirun the error is raised instead, so that Hydra goes on with the next job.
@@ -40,7 +40,7 @@ def run_composed(composed: DictConfig) -> dict[str, Any] | None:
 
     _quiet_libraries()
     try:
-        return run(_typed(composed))
+        run(_typed(composed))
     except ConfigError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -50,12 +50,12 @@ def run_composed(composed: DictConfig) -> dict[str, Any] | None:
 def _typed(composed: DictConfig) -> Config:
     problems = Problems()
     for key in sorted(OmegaConf.missing_keys(composed)):
-        problems.add(key, "no value", f"see {key.rpartition('.')[0]} in lpt/config.py", f"{key}=...")
+        problems.add(key, "no value", "see lpt/config.py", f"give one: {key}=...")
     problems.raise_if_any()
     return to_config(composed)
 
 
-def _exit_with(error: ConfigError) -> Any:
+def _exit_with(error: ConfigError) -> NoReturn:
     sys.stderr.write(f"{error}\n")
     raise SystemExit(USAGE_ERROR)
 

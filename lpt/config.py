@@ -1,4 +1,4 @@
-"""The typed schema under `conf/`: one dataclass a group, a docstring under each field with its unit.
+"""The typed schema under `conf/`: one dataclass a group, each field with its meaning and unit.
 
 Hydra merges the YAML groups onto these classes, so a wrong type or an unknown key is refused.
 Allowed values and ranges stand in each field's metadata and are checked by `lpt.validation`.
@@ -247,7 +247,7 @@ class Config:
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     loss: str = _limited("vocabulary", choices=("vocabulary", "label_words"))
-    """Training loss: cross-entropy over the whole vocabulary (the reference) or label words only."""
+    """Cross-entropy over the whole vocabulary (as the reference) or over the label words only."""
     seed: int = _limited(13, ge=0)
     """Seed of initialisation, order and dropout."""
     run_dir: str | None = None
@@ -259,7 +259,7 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema (`schema` in the defaults list) and the `lpt.package` resolver known to Hydra.
+    """Make the schema and the `lpt.package` resolver known to Hydra.
 
     `${lpt.package:data/demo}` is the absolute path of a folder inside the lpt package.
     """

@@ -88,7 +88,7 @@ class Problems:
 
 
 def fail(where: str, given: str, allowed: str = "", todo: str = "") -> ConfigError:
-    """A `ConfigError` with a single problem, for `raise fail(...)`."""
+    """Make a `ConfigError` of a single problem, to be raised."""
     return ConfigError([Problem(where, given, allowed, todo)])
 
 

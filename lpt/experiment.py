@@ -1,7 +1,6 @@
 """One run: check everything, build the parts, train, score, write down.
 
-`run` is the whole story in a few lines; `prepare` does all that can fail because of the user's input,
-before any weights are loaded.
+`run` is the whole story in a few lines.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,21 +17,17 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from lpt.artifact import BackboneIdentity, PromptDescription, save_adapter
-from lpt.callbacks import DevHistory, Meter, best_checkpoint, peak_memory_mb
+from lpt.callbacks import DevHistory, Meter, peak_memory_mb
 from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
-from lpt.data.sources import Folder, Hub, Source
-from lpt.data.splits import Splits, make_splits
-from lpt.data.tasks import Task, make_task
-from lpt.data.templates import MASK, Encoder
-from lpt.errors import HubError, Problems
+from lpt.errors import HubError
 from lpt.metrics import Predictions
-from lpt.models.backbone import Backbone, find_backbone, fingerprint, load_model
+from lpt.models.backbone import fingerprint, load_model
 from lpt.models.generators import build_generator, vocabulary_start
 from lpt.models.late_prompt import LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
-from lpt.models.verbalizer import word_ids
 from lpt.module import LatePromptModule
+from lpt.plan import Plan, backbone_arguments, prepare
 from lpt.results import (
     FINISHED,
     PREDICTIONS,
@@ -47,31 +41,9 @@ from lpt.results import (
 from lpt.run_dir import claim_run_dir, log_to
 from lpt.tracking import finish_loggers
 from lpt.training import build_trainer
-from lpt.validation import check_layer, validate
 
 logger = logging.getLogger(__name__)
 _C = TypeVar("_C", bound=Callback)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything a run needs besides weights, checked.
-
-    Attributes:
-        backbone: The frozen model's config and tokenizer.
-        task: The task for that kind of model.
-        splits: Train, dev and test rows.
-        encoder: Renders and tokenizes them.
-        word_ids: Token of each label's word.
-        layer: First layer that sees the prompt.
-    """
-
-    backbone: Backbone
-    task: Task
-    splits: Splits
-    encoder: Encoder
-    word_ids: list[int]
-    layer: int
 
 
 def run(config: Config) -> dict[str, Any] | None:
@@ -84,7 +56,8 @@ def run(config: Config) -> dict[str, Any] | None:
         ConfigError: Something about the input is wrong; nothing was written.
     """
     if config.dry_run:
-        return dry_run(config)
+        dry_run(config)
+        return None
     plan = prepare(config)
     run_dir = claim_run_dir(config, plan.layer)
     with log_to(run_dir):
@@ -101,42 +74,6 @@ def run(config: Config) -> dict[str, Any] | None:
     return metrics
 
 
-def prepare(config: Config) -> Plan:
-    """Check configuration, backbone, label words, template and data.
-
-    Raises:
-        ConfigError: Every problem found, in one message.
-    """
-    problems = validate(config)
-    backbone = task = splits = encoder = ids = None
-    depth = config.model.layers
-    with problems.collect():
-        backbone = find_backbone(**_backbone_arguments(config))
-        depth = backbone.layers
-        _check_backbone(config, backbone, problems)
-    with problems.collect():
-        task = _build_task(config, backbone)
-    if backbone is not None:
-        with problems.collect():
-            ids = word_ids(backbone.tokenizer, config.task.words)
-    if backbone is not None and task is not None:
-        with problems.collect():
-            encoder = Encoder(
-                backbone.tokenizer, task.template, task.words, config.data.max_length
-            )
-    if task is not None and not problems.concern("data.path", "data.k", "task."):
-        with problems.collect():
-            splits = _read_splits(config, task)
-    problems.raise_if_any()
-    assert backbone is not None
-    assert task is not None
-    assert splits is not None
-    assert encoder is not None
-    assert ids is not None
-    layer = config.prompt.layer if config.prompt.layer is not None else depth // 2 + 1
-    return Plan(backbone, task, splits, encoder, ids, layer)
-
-
 def dry_run(config: Config) -> None:
     """Print the resolved configuration and check what can be checked without loading weights.
 
@@ -151,7 +88,7 @@ def dry_run(config: Config) -> None:
         console.print(f"Not checked, for want of the hub:\n{error.listing}", markup=False)
         return
     sizes = ", ".join(f"{len(part)} {name}" for name, part in plan.splits.items())
-    console.print(f"Everything checked. {sizes}; prompt at layer {plan.layer}. Nothing was started.")
+    console.print(f"Everything checked: {sizes}, prompt at layer {plan.layer}. Nothing started.")
 
 
 def build_data(config: Config, plan: Plan) -> LatePromptData:
@@ -176,11 +113,9 @@ def build_data(config: Config, plan: Plan) -> LatePromptData:
 def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:
     """Load the backbone, split it, and put a fresh generator in."""
     model, prompt = config.model, config.prompt
-    loaded = load_model(
-        plan.backbone, dtype=getattr(torch, model.dtype), attention=model.attention
-    )
+    loaded = load_model(plan.backbone, dtype=getattr(torch, model.dtype), attention=model.attention)
     identity = BackboneIdentity(
-        **_backbone_arguments(config),
+        **backbone_arguments(config),
         model_type=plan.backbone.config.model_type,
         dtype=model.dtype,
         attention=model.attention,
@@ -196,9 +131,7 @@ def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentit
         init=start,
     )
     rate = prompt.dropout if prompt.dropout is not None else plan.backbone.hidden_dropout
-    return LatePrompt(
-        split, generator, prompt_dropout=rate, frozen_dropout=model.dropout
-    ), identity
+    return LatePrompt(split, generator, prompt_dropout=rate, frozen_dropout=model.dropout), identity
 
 
 def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptModule:
@@ -344,85 +277,6 @@ def _summary(metrics: dict[str, Any]) -> dict[str, float]:
     for split in ("dev", "test"):
         summary |= {f"final/{split}/{k}": v for k, v in (metrics[split] or {}).items()}
     return summary
-
-
-def _backbone_arguments(config: Config) -> dict[str, Any]:
-    model = config.model
-    return {
-        "name": model.name,
-        "path": model.path,
-        "revision": model.revision,
-        "package": model.package,
-        "gguf_file": model.gguf_file,
-    }
-
-
-def _build_task(config: Config, backbone: Backbone | None) -> Task:
-    task = config.task
-    if backbone is not None:
-        kind = backbone.family.kind
-    else:  # the model is at fault already; check the data with the likelier template
-        kind = "masked" if MASK in (task.template or MASK) else "causal"
-    return make_task(
-        name=task.name,
-        kind=kind,
-        templates=task.templates,
-        template=task.template,
-        labels=task.labels,
-        words=task.words,
-        label_column=task.label_column,
-        aliases=task.aliases,
-        metric=task.metric,
-        metrics=task.metrics,
-    )
-
-
-def _build_source(config: Config) -> Source:
-    task = config.task
-    path = config.data.path
-    if path is None and task.hub is None:
-        path = task.default_path
-    if path is not None:
-        return Folder(Path(path), task.files, task.header)
-    assert task.hub is not None
-    return Hub(
-        task.hub,
-        task.hub_config,
-        task.hub_splits,
-        task.label_column,
-        task.hub_label_column,
-        task.hub_labels,
-    )
-
-
-def _read_splits(config: Config, task: Task) -> Splits:
-    data = config.data
-    return make_splits(
-        _build_source(config),
-        task,
-        protocol=data.protocol,
-        k=data.k,
-        dev_k=data.dev_k,
-        draw=data.draw,
-        seed=data.seed,
-        limits=(data.limit_train, data.limit_dev, data.limit_test),
-    )
-
-
-def _check_backbone(config: Config, backbone: Backbone, problems: Problems) -> None:
-    prompt, name = config.prompt, config.model.name
-    if prompt.layer is not None and config.model.layers is None:
-        check_layer(prompt.kind, prompt.layer, backbone.layers, name, problems)
-    if config.model.layers is not None and config.model.layers != backbone.layers:
-        problems.add(
-            "model.layers", str(config.model.layers), f"{backbone.layers}, as {name} has", "null"
-        )
-    if backbone.max_length is not None and config.data.max_length > backbone.max_length:
-        problems.add(
-            "data.max_length",
-            str(config.data.max_length),
-            f"1 to {backbone.max_length} for {name}: it has no more positions",
-        )
 
 
 def _callback(trainer: Trainer, kind: type[_C]) -> _C:

@@ -14,14 +14,13 @@ def hub_reachable() -> bool:
 
     Without this, each client retries for half a minute before it gives up.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
-    except Exception:  # noqa: BLE001  whatever the HTTP client of the day raises
+    except Exception:  # whatever the HTTP client of the day raises
         os.environ["HF_HUB_OFFLINE"] = "1"
         constants.HF_HUB_OFFLINE = True
         return False

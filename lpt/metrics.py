@@ -38,7 +38,7 @@ class Predictions(NamedTuple):
         scores: (E, labels) score of each label.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method of that name is not needed
     labels: Tensor
     scores: Tensor
 
@@ -79,6 +79,8 @@ class PredictionStore(Metric):
         return Predictions(rows, labels[at], scores[at])
 
 
-def score(predicted: Tensor, labels: Tensor, metrics: tuple[str, ...], count: int) -> dict[str, float]:
+def score(
+    predicted: Tensor, labels: Tensor, metrics: tuple[str, ...], count: int
+) -> dict[str, float]:
     """Metrics of predicted against true label indices, (E,) each, with `count` labels."""
     return {name: float(METRICS[name](predicted, labels, count)) for name in metrics}

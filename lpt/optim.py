@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 def build_optimizer(
     parameters: Mapping[str, nn.Parameter], *, lr: float, weight_decay: float, eps: float
 ) -> AdamW:
-    """AdamW with weight decay on weight matrices only: not on biases, norms, free prompt vectors."""
+    """AdamW with decay on weight matrices only: not on biases, norms or free prompt vectors."""
     decayed = [p for name, p in parameters.items() if name.endswith(".weight") and p.dim() > 1]
     kept = {id(p) for p in decayed}
     rest = [p for p in parameters.values() if id(p) not in kept]
@@ -23,9 +23,7 @@ def build_optimizer(
     return AdamW([g for g in groups if g["params"]], lr=lr, eps=eps)
 
 
-def build_schedule(
-    optimizer: AdamW, *, steps: int, warmup_ratio: float, schedule: str
-) -> LambdaLR:
+def build_schedule(optimizer: AdamW, *, steps: int, warmup_ratio: float, schedule: str) -> LambdaLR:
     """Linear warm-up over `warmup_ratio` of the steps, then linear decay to 0 or constant."""
     warmup = int(steps * warmup_ratio)
 

@@ -1,4 +1,4 @@
-"""The command line, checked before Hydra composes it: every unknown name at once, with near ones."""
+"""The command line, checked before Hydra composes it: all unknown names, each with near ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
         ConfigError: An unknown choice or key, or a value of the wrong type.
     """
     problems = Problems()
-    groups = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in conf.iterdir() if d.is_dir()}
+    groups = {
+        d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in conf.iterdir() if d.is_dir()
+    }
     keys = schema_keys(Config)
     for argument in arguments:
         if argument.startswith("-"):

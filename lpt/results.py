@@ -33,7 +33,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_predictions(path: Path, predictions: Predictions, labels: Sequence[str]) -> None:
-    """Write `index<TAB>prediction[<TAB>label]` of a set; the label column only where all are known."""
+    """Write index, prediction and, where all are known, label of a set as TSV."""
     known = UNKNOWN not in predictions.labels.tolist()
     lines = ["\t".join(["index", "prediction", *(["label"] if known else [])])]
     columns = (predictions.index, predictions.predicted, predictions.labels)
@@ -92,7 +92,9 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
 
 def print_table(metrics: Mapping[str, Any], console: Console) -> None:
     """The table at the end of a run."""
-    table = Table(title=f"{metrics['task']} · {metrics['model']['name']} · {describe_prompt(metrics)}")
+    table = Table(
+        title=f"{metrics['task']} · {metrics['model']['name']} · {describe_prompt(metrics)}"
+    )
     table.add_column("")
     for split in ("dev", "test"):
         for name in metrics["metrics"]:

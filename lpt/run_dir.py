@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lpt.config import Config
 from lpt.results import FINISHED, PREDICTIONS
 
-# Set by the first process of a run, so that the others, which run the same command, share its folder.
+# Set by the first process; the others run the same command and share its folder.
 _ENVIRONMENT = "LPT_RUN_DIR"
 _LEFT_BEHIND = (
     FINISHED,
@@ -32,7 +32,7 @@ _LEFT_BEHIND = (
 
 def claim_run_dir(config: Config, layer: int) -> Path:
     """The folder of this run, made if it is not there; `validate` has refused a finished one."""
-    if rank_zero_only.rank > 0:
+    if not _first_process():
         return Path(os.environ[_ENVIRONMENT])
     run_dir = Path(config.run_dir) if config.run_dir is not None else _new_folder(config, layer)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def claim_run_dir(config: Config, layer: int) -> Path:
 @contextmanager
 def log_to(run_dir: Path) -> Iterator[None]:
     """Send log records and warnings to log.txt in the run folder, too."""
-    if rank_zero_only.rank > 0:
+    if not _first_process():
         yield
         return
     handler = logging.FileHandler(run_dir / "log.txt", encoding="utf-8")
@@ -62,6 +62,10 @@ def log_to(run_dir: Path) -> Iterator[None]:
             logger.removeHandler(handler)
         handler.close()
         logging.captureWarnings(False)
+
+
+def _first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _new_folder(config: Config, layer: int) -> Path:

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.strategies import FSDPStrategy, Strategy
+from transformers import AutoModel
 
 from lpt.callbacks import DevHistory, LearningWatch, Meter, best_checkpoint
 from lpt.config import Config, TrainerConfig
@@ -84,9 +86,6 @@ def _strategy(name: str, backbone: Backbone) -> str | Strategy:
 
 def _layer_classes(backbone: Backbone) -> set[type]:
     """The layer class of the backbone, which FSDP shards by."""
-    from accelerate import init_empty_weights
-    from transformers import AutoModel
-
-    with init_empty_weights():
+    with torch.device("meta"):
         model = AutoModel.from_config(backbone.config)
     return {type(layer) for layer in model.get_submodule(backbone.family.layers)}

@@ -1,4 +1,4 @@
-"""Rules on the configuration that need nothing loaded: ranges, choices, and what must go together."""
+"""Rules on the configuration that need nothing loaded: ranges, choices, what goes together."""
 
 from __future__ import annotations
 
@@ -135,13 +135,11 @@ def _check_trainer(config: Config, problems: Problems) -> None:
             "trainer.eval_every_steps, where training is counted in steps",
             "trainer.eval_every_epochs=null trainer.eval_every_steps=100",
         )
-    for length, every in (
-        (trainer.max_steps, trainer.eval_every_steps),
-        (trainer.max_epochs, trainer.eval_every_epochs),
-    ):
+    for unit in ("steps", "epochs"):
+        length, every = getattr(trainer, f"max_{unit}"), getattr(trainer, f"eval_every_{unit}")
         if length is not None and every is not None and every > length:
             problems.add(
-                "trainer.eval_every_steps" if length is trainer.max_steps else "trainer.eval_every_epochs",
+                f"trainer.eval_every_{unit}",
                 f"{every}, but training ends after {length}",
                 f"1 to {length}: without an evaluation no checkpoint can be picked",
             )

@@ -6,12 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, RobertaConfig, RobertaForMaskedLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from lpt.data.fewshot import draw_total
 from lpt.models.generators import PromptGenerator, build_generator
@@ -169,9 +174,10 @@ KSHOT = REFERENCE_DIR / "kshot.json"
 
 @pytest.mark.skipif(not KSHOT.exists(), reason=f"no {KSHOT}")
 def test_kshot_row_ids() -> None:
-    cases = 0
-    for name, case in json.loads(KSHOT.read_text()).items():
-        print(name, {k: type(v).__name__ for k, v in case.items()})
-        cases += 1
+    cases = json.loads(KSHOT.read_text())
     assert cases
-    del np, draw_total
+    for case in cases.values():
+        for seed, expected in case["seeds"].items():
+            drawn = draw_total(case["labels"], case["k"], case["k_dev"], int(seed))
+            assert drawn.train == expected["train"]
+            assert drawn.dev == expected["dev"]

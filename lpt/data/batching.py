@@ -19,9 +19,8 @@ IGNORED = -100
 class ShuffledBatches(Sampler[list[int]]):
     """Training batches: pass after pass over the examples, each in a new seeded order.
 
-    Every pass visits each example once; its last batch may be short. Ranks take equal shares of each
-    global batch, so the global order does not depend on their number; a tail with fewer examples than
-    ranks is left out of its pass.
+    Every pass visits each example once; its last batch may be short. Ranks take equal shares of
+    each global batch; a tail with fewer examples than ranks is left out of its pass.
 
     Args:
         size: Number of examples.

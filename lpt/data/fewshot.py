@@ -22,7 +22,7 @@ class Draw(NamedTuple):
 
 
 def draw_total(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> Draw:
-    """k training rows in all, stratified by class frequency, and dev_k dev rows from the rest.
+    """Draw k training rows in all, stratified by class frequency, and dev_k dev rows from the rest.
 
     Args:
         labels: Label of each row.
@@ -42,7 +42,7 @@ def draw_total(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> Dra
 
 
 def draw_per_class(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> Draw:
-    """k training rows and up to dev_k dev rows of each class.
+    """Draw k training rows and up to dev_k dev rows of each class.
 
     Raises:
         ConfigError: A class has fewer than k rows.

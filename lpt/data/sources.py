@@ -125,7 +125,9 @@ class Hub:
         from datasets import ClassLabel, load_dataset  # reads the hub's state when imported
 
         if not self.has(split):
-            raise fail("task.hub_splits", f"{self.path} has no {split} split", str(dict(self.splits)))
+            raise fail(
+                "task.hub_splits", f"no {split} split of {self.path}", str(dict(self.splits))
+            )
         name = f"{self.path}{f' ({self.config})' if self.config else ''} on the hub"
         try:
             data = load_dataset(self.path, self.config, split=self.splits[split])

@@ -54,15 +54,15 @@ def make_splits(
 ) -> Splits:
     """Read a task's rows and divide them.
 
-    `full` takes the official sets; where there is no dev set, dev_k rows of train become one. `kshot`
-    draws train and dev from the official training set and tests on the official dev set, or on the
-    test set where the task has no dev set.
+    `full` takes the official sets; where there is no dev set, dev_k rows of train become one.
+    `kshot` draws train and dev from the official training set and tests on the official dev set,
+    or on the test set where the task has no dev set.
 
     Raises:
         ConfigError: A split is missing or malformed, or k does not fit the data; all at once.
     """
     has_dev = source.has("dev")
-    names = ("train", "dev" if has_dev else "test")
+    names: tuple[str, ...] = ("train", "dev" if has_dev else "test")
     if protocol == "full" and has_dev:
         names = ("train", "dev", "test")
     problems = Problems()

@@ -76,8 +76,8 @@ class Task:
         """The rows of a table as examples.
 
         Raises:
-            ConfigError: A column is missing, a cell is empty where text is needed, or a label is not
-                the task's; each with file and line.
+            ConfigError: A column is missing, a cell is empty where text is needed, or a label is
+                not the task's; each with file and line.
         """
         problems = Problems()
         names = {c: self._column(table, c, problems) for c in self.template.columns}

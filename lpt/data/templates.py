@@ -137,12 +137,14 @@ class Encoder:
         self.max_length = max_length
         masked = template.kind == "masked"
         if masked and tokenizer.mask_token is None:
-            raise fail("model.path", "a tokenizer without a mask token", "a masked model's tokenizer")
+            raise fail(
+                "model.path", "its tokenizer has no mask token", "the tokenizer of a masked model"
+            )
         end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
         # Models trained without a start token (Qwen) see their end token between documents.
         start = end if start is None else start
         if not masked and start is None:
-            raise fail("model.path", "a tokenizer without start and end token", "at least one of them")
+            raise fail("model.path", "its tokenizer has no start or end token", "one of them")
         self._start = [] if masked else [start]
         self._end = [] if masked or end is None else [end]
         self._answers = [tokenizer.mask_token] if masked else self.words

@@ -1,4 +1,4 @@
-"""Finding and loading a frozen backbone: local folder, hub id, or the folder of a Python package."""
+"""Finding and loading a frozen backbone: local folder, hub id, or folder of a Python package."""
 
 from __future__ import annotations
 
@@ -169,8 +169,6 @@ def _package_folder(package: str) -> Path:
 def _not_found(source: str, local: bool, error: Exception) -> ConfigError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     if local:
-        return fail(
-            "model.path", f"{source}: {reason}", "a folder that transformers can load"
-        )
+        return fail("model.path", f"{source}: {reason}", "a folder that transformers can load")
     given = f"{source}, which is no local folder; {hub_state()} ({reason})"
     return HubError([Problem("model.path", given, "a local folder or a hub id", _WITHOUT_HUB)])

@@ -1,4 +1,4 @@
-"""Prompt generators: hidden states in, m prompt vectors an example out (Liu et al. 2022, section 4.2).
+"""Prompt generators: hidden states in, m prompt vectors an example out (paper, section 4.2).
 
 Shapes: B rows, T tokens, m prompt vectors, D hidden size, d bottleneck.
 A new generator is a class here and a line in `GENERATORS`; see docs/add-a-generator.md.
@@ -71,7 +71,9 @@ class Pooling(PromptGenerator):
         else:
             # One slot at a time keeps memory at (B, T, d) instead of (B, m, T, d).
             low = torch.finfo(z.dtype).min
-            per_slot = [z.masked_fill(~slots[:, j, :, None], low).amax(1) for j in range(self.length)]
+            per_slot = [
+                z.masked_fill(~slots[:, j, :, None], low).amax(1) for j in range(self.length)
+            ]
             pooled = torch.stack(per_slot, dim=1)
         return self.up(torch.relu(pooled))
 
@@ -112,7 +114,7 @@ def vocabulary_start(split: SplitModel, length: int) -> Tensor:
 
 
 def slot_mask(pool_length: Tensor, slots: int, tokens: int) -> Tensor:
-    """Which of `tokens` tokens each adaptive-pooling slot covers: (B,) -> bool (B, slots, tokens)."""
+    """Which tokens each adaptive-pooling slot covers: (B,) -> bool (B, slots, tokens)."""
     n = pool_length[:, None, None]
     j = torch.arange(slots, device=n.device)[None, :, None]
     t = torch.arange(tokens, device=n.device)[None, None, :]

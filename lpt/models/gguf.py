@@ -55,7 +55,7 @@ def _convert(file: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32
     )
-    # What marks the model as quantized would make save_pretrained refuse; the weights no longer are.
+    # save_pretrained refuses a model marked as quantized; these weights no longer are.
     for name in ("hf_quantizer", "quantization_method", "is_quantized"):
         if hasattr(model, name):
             delattr(model, name)

@@ -1,19 +1,19 @@
 """The model of the paper: a frozen split language model and the one part that is trained.
 
     input_ids ── below ──┬─────────────┐
-                         h (B,T,D)     concat (B,m+T,D) ── above ── scored positions ── head ── (N,V)
+                    h (B,T,D)    concat (B,m+T,D) ── above ── scored positions ── head ── (N,V)
                          └─ generator ─┘ prompt (B,m,D)
 
-Shapes: B rows, T tokens, m prompt vectors, D hidden size, N scored positions, V vocabulary, E examples.
+Shapes: B rows, T tokens, m prompt vectors, D hidden size, N scored positions, V vocabulary,
+E examples.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from lpt.models.generators import PromptGenerator
 from lpt.models.split import SplitModel
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     positions: Tensor
     targets: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method of that name is not needed
 
 
 class LatePrompt(nn.Module):
@@ -115,8 +115,8 @@ def row_losses(logits: Tensor, batch: Batch) -> Tensor:
 class LabelScorer:
     """Turns logits into one score a label, the higher the better.
 
-    Masked models: the logit of the label's word at the mask. Causal models: minus the mean token loss
-    of the label part (paper section 5.1; DESIGN of the reference release).
+    Masked models: the logit of the label's word at the mask. Causal models: minus the mean token
+    loss of the label part (as the reference release).
 
     Args:
         kind: `masked` or `causal`.

@@ -1,8 +1,8 @@
 """A frozen transformers model cut in two at a layer, without copied modeling code.
 
 Each part is a *view* of the model: a shallow copy with its own table of submodules, sharing every
-parameter with the original. Masks, rotary and relative positions come from transformers' own forward
-of each view.
+parameter with the original. Masks, rotary and relative positions come from transformers' own
+forward of each view.
 
 Shapes: B rows, T tokens, m prompt vectors, D hidden size, N scored positions, V vocabulary.
 """
@@ -10,6 +10,7 @@ Shapes: B rows, T tokens, m prompt vectors, D hidden size, N scored positions, V
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -92,9 +93,7 @@ class SplitModel(nn.Module):
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Vocabulary embeddings of token ids, without positions: (n,) -> (n, E)."""
-        embeddings = self.below.get_input_embeddings()
-        assert isinstance(embeddings, nn.Module)
-        return embeddings(input_ids)
+        return self.below.get_input_embeddings()(input_ids)
 
     @torch.no_grad()
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -139,10 +138,10 @@ class SplitModel(nn.Module):
         return out.last_hidden_state
 
 
-def _below(base: nn.Module, family: Family, layer: int) -> nn.Module:
-    layers = list(base.get_submodule(family.layers))[: layer - 1]
+def _below(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedModel:
+    layers = list(base.get_submodule(family.layers).children())[: layer - 1]
     replaced: dict[str, nn.Module | None] = {
-        family.layers: nn.ModuleList(layers if layers else _stack_of_none(base, family)),
+        family.layers: nn.ModuleList(layers if layers else _stack_of_none(base)),
         **{name: PassThrough() for name in family.final if _has(base, name)},
     }
     if layer == 1:
@@ -150,8 +149,8 @@ def _below(base: nn.Module, family: Family, layer: int) -> nn.Module:
     return _view(base, replaced, range(layer - 1))
 
 
-def _above(base: nn.Module, family: Family, layer: int) -> nn.Module:
-    layers = list(base.get_submodule(family.layers))
+def _above(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedModel:
+    layers = list(base.get_submodule(family.layers).children())
     replaced: dict[str, nn.Module | None] = {
         family.layers: nn.ModuleList(layers[layer - 1 :]),
         **{name: PassThrough() for name in family.embeddings if _has(base, name)},
@@ -168,7 +167,7 @@ def _head(model: PreTrainedModel, family: Family) -> nn.Module:
     return _view(model, {path: _Given(stack._modules.get("embeddings"))})
 
 
-def _stack_of_none(base: nn.Module, family: Family) -> list[nn.Module]:
+def _stack_of_none(base: PreTrainedModel) -> list[nn.Module]:
     # Only DeBERTa's encoder reads the last layer's output by name after its loop.
     return [_EmptyLayer()] if base.config.model_type.startswith("deberta") else []
 
@@ -178,14 +177,12 @@ def _has(module: nn.Module, path: str) -> bool:
     return module.get_submodule(parent)._modules.get(name) is not None
 
 
-def _view(
-    module: nn.Module, replaced: dict[str, Any], layers: range | None = None
-) -> nn.Module:
+def _view(module: Any, replaced: Mapping[str, Any], layers: range | None = None) -> Any:
     """A shallow copy of `module` with the modules at the given paths replaced.
 
     Every module on the way to a replaced one is copied too; all else is shared. With `layers`, the
-    copies' configs describe that slice of the layer list, because some forwards look up each layer's
-    attention type by its place in the list.
+    copies' configs describe that slice of the layer list, because some forwards look up each
+    layer's attention type by its place in the list.
     """
     clone = copy.copy(module)
     clone._modules = dict(module._modules)

@@ -36,7 +36,9 @@ def word_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[i
         )
     for i in {i for i in ids if ids.count(i) > 1}:
         shared = tokenizer.convert_ids_to_tokens(i)
-        problems.add("task.words", f"two of {list(words)} are the token {shared!r}", "distinct words")
+        problems.add(
+            "task.words", f"two of {list(words)} are the token {shared!r}", "distinct words"
+        )
     problems.raise_if_any()
     return ids
 

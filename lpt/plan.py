@@ -1,0 +1,152 @@
+"""What a run needs besides weights, checked: all that can fail because of the user's input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lpt.config import Config
+from lpt.data.sources import Folder, Hub, Source
+from lpt.data.splits import Splits, make_splits
+from lpt.data.tasks import Task, make_task
+from lpt.data.templates import MASK, Encoder
+from lpt.errors import Problems
+from lpt.models.backbone import Backbone, find_backbone
+from lpt.models.verbalizer import word_ids
+from lpt.validation import check_layer, validate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs besides weights, checked.
+
+    Attributes:
+        backbone: The frozen model's config and tokenizer.
+        task: The task for that kind of model.
+        splits: Train, dev and test rows.
+        encoder: Renders and tokenizes them.
+        word_ids: Token of each label's word.
+        layer: First layer that sees the prompt.
+    """
+
+    backbone: Backbone
+    task: Task
+    splits: Splits
+    encoder: Encoder
+    word_ids: list[int]
+    layer: int
+
+
+def prepare(config: Config) -> Plan:
+    """Check configuration, backbone, label words, template and data.
+
+    Raises:
+        ConfigError: Every problem found, in one message.
+    """
+    problems = validate(config)
+    backbone = task = splits = encoder = ids = None
+    depth = config.model.layers
+    with problems.collect():
+        backbone = find_backbone(**backbone_arguments(config))
+        depth = backbone.layers
+        _check_backbone(config, backbone, problems)
+    with problems.collect():
+        task = _build_task(config, backbone)
+    if backbone is not None:
+        with problems.collect():
+            ids = word_ids(backbone.tokenizer, config.task.words)
+    if backbone is not None and task is not None:
+        with problems.collect():
+            encoder = Encoder(backbone.tokenizer, task.template, task.words, config.data.max_length)
+    if task is not None and not problems.concern("data.path", "data.k", "task."):
+        with problems.collect():
+            splits = _read_splits(config, task)
+    problems.raise_if_any()
+    assert backbone is not None
+    assert task is not None
+    assert splits is not None
+    assert encoder is not None
+    assert ids is not None
+    layer = config.prompt.layer if config.prompt.layer is not None else depth // 2 + 1
+    return Plan(backbone, task, splits, encoder, ids, layer)
+
+
+def backbone_arguments(config: Config) -> dict[str, Any]:
+    """What says which backbone it is, as `find_backbone` takes it."""
+    model = config.model
+    return {
+        "name": model.name,
+        "path": model.path,
+        "revision": model.revision,
+        "package": model.package,
+        "gguf_file": model.gguf_file,
+    }
+
+
+def _build_task(config: Config, backbone: Backbone | None) -> Task:
+    task = config.task
+    if backbone is not None:
+        kind = backbone.family.kind
+    else:  # the model is at fault already; check the data with the likelier template
+        kind = "masked" if MASK in (task.template or MASK) else "causal"
+    return make_task(
+        name=task.name,
+        kind=kind,
+        templates=task.templates,
+        template=task.template,
+        labels=task.labels,
+        words=task.words,
+        label_column=task.label_column,
+        aliases=task.aliases,
+        metric=task.metric,
+        metrics=task.metrics,
+    )
+
+
+def _build_source(config: Config) -> Source:
+    task = config.task
+    path = config.data.path
+    if path is None and task.hub is None:
+        path = task.default_path
+    if path is not None:
+        return Folder(Path(path), task.files, task.header)
+    assert task.hub is not None
+    return Hub(
+        task.hub,
+        task.hub_config,
+        task.hub_splits,
+        task.label_column,
+        task.hub_label_column,
+        task.hub_labels,
+    )
+
+
+def _read_splits(config: Config, task: Task) -> Splits:
+    data = config.data
+    return make_splits(
+        _build_source(config),
+        task,
+        protocol=data.protocol,
+        k=data.k,
+        dev_k=data.dev_k,
+        draw=data.draw,
+        seed=data.seed,
+        limits=(data.limit_train, data.limit_dev, data.limit_test),
+    )
+
+
+def _check_backbone(config: Config, backbone: Backbone, problems: Problems) -> None:
+    prompt, name = config.prompt, config.model.name
+    if prompt.layer is not None and config.model.layers is None:
+        check_layer(prompt.kind, prompt.layer, backbone.layers, name, problems)
+    if config.model.layers is not None and config.model.layers != backbone.layers:
+        problems.add(
+            "model.layers", str(config.model.layers), f"{backbone.layers}, as {name} has", "null"
+        )
+    if backbone.max_length is not None and config.data.max_length > backbone.max_length:
+        problems.add(
+            "data.max_length",
+            str(config.data.max_length),
+            f"1 to {backbone.max_length} for {name}: it has no more positions",
+        )
