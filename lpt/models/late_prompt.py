@@ -77,9 +77,9 @@ class LatePrompt(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Training mode for the prompt and for those frozen layers that are to drop out."""
         super().train(mode)
+        self.split.head.eval()  # first: it may share the embeddings with `below`
         self.split.below.train(mode and self.frozen_dropout == "all")
         self.split.above.train(mode and self.frozen_dropout != "none")
-        self.split.head.train(mode and self.frozen_dropout != "none")
         return self
 
     def trainable(self) -> dict[str, nn.Parameter]:

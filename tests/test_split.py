@@ -1,0 +1,186 @@
+"""The split of every supported family, on tiny random models."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM
+
+from lpt.errors import ConfigError
+from lpt.models.families import FAMILIES, get_family
+from lpt.models.generators import GENERATORS, build_generator, vocabulary_start
+from lpt.models.late_prompt import Batch, LatePrompt, row_losses
+from lpt.models.split import SplitModel
+from tests.tiny import SIZES, tiny_model
+
+LAYERS = 4
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
+def text(pad_id: int, *, padded: bool) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 120, (3, 20), generator=generator)
+    mask = torch.ones_like(ids)
+    if padded:
+        mask[1, 12:] = 0
+        mask[2, 5:] = 0
+        ids = ids.masked_fill(mask == 0, pad_id)
+    return ids, mask
+
+
+def batch_of(ids: Tensor, mask: Tensor) -> Batch:
+    """One scored position a row: the last real token."""
+    size, lengths = len(ids), mask.sum(1)
+    return Batch(
+        input_ids=ids,
+        attention_mask=mask,
+        read_at=lengths - 2,
+        pool_length=lengths - 1,
+        rows=torch.arange(size),
+        positions=lengths - 1,
+        targets=torch.arange(size) + 7,
+        labels=torch.zeros(size, dtype=torch.long),
+        index=torch.arange(size),
+    )
+
+
+def prompted(family: str, layer: int, kind: str = "npg", length: int = 3) -> LatePrompt:
+    split = SplitModel(tiny_model(family), layer)
+    torch.manual_seed(2)
+    generator = build_generator(kind, hidden_size=32, length=length, bottleneck=6)
+    return LatePrompt(split, generator).eval()
+
+
+def test_every_family_has_a_tiny_model() -> None:
+    assert set(SIZES) == set(FAMILIES)
+
+
+@families
+@pytest.mark.parametrize("padded", [False, True])
+def test_without_prompt_equals_the_unsplit_model(family: str, padded: bool) -> None:
+    model = tiny_model(family)
+    ids, mask = text(model.config.pad_token_id, padded=padded)
+    options = {"use_cache": False} if FAMILIES[family].kind == "causal" else {}
+    with torch.no_grad():
+        whole = model(input_ids=ids, attention_mask=mask, **options).logits
+        for layer in range(1, LAYERS + 1):
+            split = SplitModel(model, layer)
+            parts = split.logits(split.answer(split.read(ids, mask), mask, None))
+            assert torch.equal(parts[mask.bool()], whole[mask.bool()])
+    assert whole.std() > 0.1  # outputs that differ, so that equality says something
+
+
+@families
+@pytest.mark.parametrize("kind", [*GENERATORS, "static"])
+def test_only_the_prompt_gets_a_gradient(family: str, kind: str) -> None:
+    model = prompted(family, layer=3, kind=kind)
+    ids, mask = text(model.split.config.pad_token_id, padded=True)
+    batch = batch_of(ids, mask)
+    hidden = model.split.read(ids, mask)
+    assert not hidden.requires_grad
+    assert hidden.grad_fn is None
+    row_losses(model(batch), batch).mean().backward()
+    for name, parameter in model.generator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+    assert all(p.grad is None for p in model.split.parameters())
+    assert set(model.trainable()) == {
+        f"generator.{n}" for n, _ in model.generator.named_parameters()
+    }
+
+
+@families
+def test_the_prompt_changes_the_answer(family: str) -> None:
+    model = prompted(family, layer=2)
+    batch = batch_of(*text(model.split.config.pad_token_id, padded=True))
+    with torch.no_grad():
+        assert (model(batch) - model(batch, prompted=False)).abs().max() > 1e-3
+
+
+@families
+@pytest.mark.parametrize("kind", ["npg", "mppg"])
+def test_padding_and_order_do_not_change_an_example(family: str, kind: str) -> None:
+    model = prompted(family, layer=3, kind=kind)
+    ids, mask = text(model.split.config.pad_token_id, padded=True)
+    with torch.no_grad():
+        together = model(batch_of(ids, mask))
+        order = torch.tensor([2, 0, 1])
+        shuffled = model(batch_of(ids[order], mask[order]))
+        torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-5)
+        for row, length in enumerate(mask.sum(1).tolist()):
+            alone = model(batch_of(ids[row : row + 1, :length], mask[row : row + 1, :length]))
+            torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=1e-5)
+
+
+@families
+def test_the_model_is_left_as_it_was(family: str) -> None:
+    model = tiny_model(family)
+    ids, mask = text(model.config.pad_token_id, padded=False)
+    names = [name for name, _ in model.named_modules()]
+    config = model.config.to_dict()
+    with torch.no_grad():
+        before = model(input_ids=ids, attention_mask=mask).logits
+        split = SplitModel(model, 3)
+        split.answer(split.read(ids, mask), mask, None)
+        assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, before)
+    assert [name for name, _ in model.named_modules()] == names
+    assert model.config.to_dict() == config
+    shared = {id(p) for p in model.parameters()}
+    assert {id(p) for p in split.parameters()} == shared
+
+
+def test_each_layer_is_in_one_part_only() -> None:
+    for family, layer in itertools.product(FAMILIES, range(1, LAYERS + 1)):
+        split = SplitModel(tiny_model(family), layer)
+        path = FAMILIES[family].layers
+        below, above = (
+            [m for m in view.get_submodule(path) if any(True for _ in m.parameters())]
+            for view in (split.below, split.above)
+        )
+        assert (len(below), len(above)) == (layer - 1, LAYERS - layer + 1)
+        assert not {id(m) for m in below} & {id(m) for m in above}
+
+
+@pytest.mark.parametrize("layer", [0, LAYERS + 1])
+def test_layer_outside_the_model(layer: int) -> None:
+    with pytest.raises(ValueError, match=r"outside 1\.\.4"):
+        SplitModel(tiny_model("bert"), layer)
+
+
+def test_unknown_family_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_family("robertta")
+    [problem] = caught.value.problems
+    assert "robertta" in problem.given
+    assert all(name in problem.allowed for name in FAMILIES)
+    assert "did you mean roberta" in problem.allowed
+
+
+@pytest.mark.parametrize("dropout", ["above", "all", "none"])
+def test_dropout_modes(dropout: str) -> None:
+    config = BertConfig(vocab_size=120, num_hidden_layers=2, hidden_size=32, num_attention_heads=4)
+    split = SplitModel(BertForMaskedLM(config), 2)
+    generator = build_generator("npg", hidden_size=32, length=2, bottleneck=4)
+    model = LatePrompt(split, generator, prompt_dropout=0.1, frozen_dropout=dropout)
+    ids, mask = text(0, padded=False)
+    for training in (True, False, True):
+        model.train(training)
+        below = [split.read(ids, mask) for _ in range(2)]
+        hidden = split.read(ids, mask) if dropout != "all" else below[0]
+        with torch.no_grad():
+            above = [split.answer(hidden, mask, None) for _ in range(2)]
+        assert torch.equal(*below) == (not training or dropout != "all")
+        assert torch.equal(*above) == (not training or dropout == "none")
+        assert model.prompt_dropout.training == training
+
+
+def test_vocabulary_start() -> None:
+    split = SplitModel(tiny_model("bert"), 2)
+    rows = {tuple(row.tolist()) for row in split.below.get_input_embeddings().weight}
+    assert all(tuple(row.tolist()) in rows for row in vocabulary_start(split, 4))
+    narrow = SplitModel(tiny_model("electra"), 2)  # embeddings of 16, hidden states of 32
+    with pytest.raises(ConfigError, match="width 16"):
+        vocabulary_start(narrow, 4)

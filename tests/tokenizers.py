@@ -1,0 +1,76 @@
+"""Small tokenizers of the kinds that backbones have, made on the spot: no files, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE, WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+SENTENCES = (
+    "a good film with a great cast and a terrible plot",
+    "the food was great and the room was bad",
+    "they are good people but it was a terrible day",
+    "It was a great day . It was terrible .",
+    "No one asked , but Yes they are great .",
+)
+WORDS = tuple(dict.fromkeys(" ".join(SENTENCES).lower().split()))
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIALS = ("<pad>", "<s>", "</s>", "<mask>")
+
+
+def wordpiece(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
+    """A masked model's tokenizer as BERT's: lower case, word pieces, [CLS] text [SEP].
+
+    Letters and ascii signs are pieces, so that a word that is not listed falls apart.
+    """
+    signs = [chr(i) for i in range(33, 127) if not chr(i).isupper()]
+    pieces = [*BERT_SPECIALS, *words, *signs, *(f"##{sign}" for sign in signs)]
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **dict(zip(names, BERT_SPECIALS, strict=True))
+    )
+
+
+def byte_bpe(**special: str | AddedToken) -> PreTrainedTokenizerFast:
+    """A byte-level BPE as GPT-2's, trained on `SENTENCES`; special tokens as given."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    trainer = BpeTrainer(
+        vocab_size=400,
+        min_frequency=1,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    if "mask_token" in special:
+        tokenizer.post_processor = TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **special)
+
+
+def roberta_like() -> PreTrainedTokenizerFast:
+    """A masked model's byte-level BPE whose mask takes the space before it, as RoBERTa's."""
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    return byte_bpe(bos_token="<s>", eos_token="</s>", mask_token=mask)
+
+
+def causal() -> PreTrainedTokenizerFast:
+    """A causal model's byte-level BPE with start and end tokens."""
+    return byte_bpe(bos_token="<s>", eos_token="</s>")
