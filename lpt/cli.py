@@ -67,3 +67,6 @@ def _quiet_libraries() -> None:
     # Batches are small and ready-made: workers would cost more than they save.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    # Frozen layers are in eval mode on purpose, and steps are few.
+    warnings.filterwarnings("ignore", ".*module.s. in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")

@@ -227,7 +227,7 @@ class LoggerConfig:
     """Where curves go; any number at once (`logger=[csv,wandb]`)."""
 
     csv: bool = False
-    """`metrics.csv` in the run folder."""
+    """`csv/metrics.csv` in the run folder."""
     tensorboard: bool = False
     """Event files in the run folder."""
     wandb: WandbConfig = field(default_factory=WandbConfig)

@@ -162,6 +162,8 @@ def fit_and_score(
     best_path = getattr(checkpoint, "best_model_path", None)
     history = _callback(trainer, DevHistory)
     best = history.best(plan.task.metric)
+    # Copied now, because loading the best checkpoint takes the callbacks back to its time, too.
+    dev_history = list(history.history)
     trainer.test(module, datamodule=data, ckpt_path=best_path, verbose=False, weights_only=True)
     assert module.predictions is not None
     names, count = plan.task.metrics, len(plan.task.labels)
@@ -194,7 +196,7 @@ def fit_and_score(
             for split in ("dev", "test")
         },
         "zero_shot": zero_shot,
-        "dev_history": history.history,
+        "dev_history": dev_history,
         "parameters": {
             "trainable": trainable,
             "total": sum(p.numel() for p in module.model.parameters()),

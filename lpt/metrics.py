@@ -70,8 +70,14 @@ class PredictionStore(Metric):
         self.labels.append(labels)
         self.scores.append(scores.float())
 
+    def gather(self) -> Predictions:
+        """All predictions of all ranks in row order, on the CPU."""
+        index, labels, scores = self.compute()
+        # The base class makes a number of a single element.
+        return Predictions(index.reshape(-1), labels.reshape(-1), scores.reshape(index.numel(), -1))
+
     def compute(self) -> Predictions:
-        """All predictions in row order, on the CPU."""
+        """As `gather`, which is to be called; the base class synchronises the ranks around this."""
         index = dim_zero_cat(self.index).cpu()
         rows, first = torch.unique(index, return_inverse=True)
         at = torch.empty_like(rows).scatter_(0, first, torch.arange(len(index)))

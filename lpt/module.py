@@ -86,7 +86,7 @@ class LatePromptModule(LightningModule):
         self._finish("test")
 
     def _finish(self, split: str) -> None:
-        self.predictions = self.store.compute()
+        self.predictions = self.store.gather()
         self.store.reset()
         known = bool((self.predictions.labels >= 0).all())
         if known and self.prompted:

@@ -23,7 +23,7 @@ def build_loggers(config: LoggerConfig, run_dir: Path, resolved: dict[str, Any])
     """
     loggers: list[Logger] = []
     if config.csv:
-        loggers.append(CSVLogger(run_dir, name="", version=""))
+        loggers.append(CSVLogger(run_dir, name="csv", version=""))
     if config.tensorboard:
         loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
     if config.wandb.enabled:

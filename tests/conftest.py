@@ -2,7 +2,66 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from transformers import PreTrainedTokenizerFast
+
+from lpt.config import Config, register, to_config
+from tests.tiny import tiny_model
+from tests.tokenizers import causal, wordpiece
 
 # The models are tiny and the tests run in parallel: more threads would only wait for each other.
 torch.set_num_threads(1)
+
+CONF = Path(__file__).parents[1] / "conf"
+Compose = Callable[..., Config]
+
+
+@pytest.fixture
+def composed() -> Compose:
+    """Compose conf/train.yaml with overrides, as the command line does."""
+
+    def make(*overrides: str) -> Config:
+        register()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return to_config(compose("train", overrides=list(overrides)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders with a tiny masked (BERT) and a tiny causal (Llama) model and their tokenizers."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    _save(folder / "masked", "bert", wordpiece())
+    _save(folder / "causal", "llama", causal())
+    return {kind: folder / kind for kind in ("masked", "causal")}
+
+
+def _save(folder: Path, family: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    ids = {"pad_token_id": tokenizer.pad_token_id}
+    tiny_model(family, vocab_size=len(tokenizer), **ids).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A task that a tiny random model can learn: `label<TAB>text`, the text says good or bad."""
+    folder = tmp_path_factory.mktemp("toy")
+    nouns = ("film", "food", "room", "plot", "cast", "day", "people", "they")
+    extras = ("", "and", "it was", "the", "no one asked", "a", "but", "are")
+    rows = [
+        f"{label}\tthe {noun} {word} {extra}".rstrip()
+        for noun in nouns
+        for extra in extras
+        for label, word in enumerate(("bad", "good"))
+    ]
+    random.Random(0).shuffle(rows)
+    for split, part in (("train", rows[:80]), ("dev", rows[80:104]), ("test", rows[104:])):
+        (folder / f"{split}.tsv").write_text("\n".join(part) + "\n", encoding="utf-8")
+    return folder

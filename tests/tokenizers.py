@@ -22,7 +22,7 @@ SENTENCES = (
 )
 WORDS = tuple(dict.fromkeys(" ".join(SENTENCES).lower().split()))
 BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-SPECIALS = ("<pad>", "<s>", "</s>", "<mask>")
+SPECIALS = ("<pad>", "<s>", "</s>")
 
 
 def wordpiece(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
@@ -50,15 +50,16 @@ def byte_bpe(**special: str | AddedToken) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
     tokenizer.decoder = ByteLevelDecoder()
+    masked = "mask_token" in special
     trainer = BpeTrainer(
         vocab_size=400,
         min_frequency=1,
-        special_tokens=list(SPECIALS),
+        special_tokens=[*SPECIALS, *(["<mask>"] if masked else [])],
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
-    if "mask_token" in special:
+    if masked:
         tokenizer.post_processor = TemplateProcessing(
             single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
         )

@@ -1,0 +1,95 @@
+"""The command line is checked as a whole before Hydra sees it."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from lpt.config import Config
+from lpt.errors import ConfigError
+from lpt.overrides import check_overrides, schema_keys
+from tests.test_config import CONF, compose_choices
+
+UNQUOTED = "task.template={text} It was {word} ."
+
+
+@pytest.mark.parametrize(
+    ("argument", "where", "said"),
+    [
+        # unknown keys, with near names
+        ("modle=gpt2", "modle", "did you mean model"),
+        ("prompt.layr=3", "prompt.layr", "did you mean prompt.layer"),
+        ("data.protocl=full", "data.protocl", "did you mean data.protocol"),
+        ("logger.wandb.projct=x", "logger.wandb.projct", "did you mean logger.wandb.project"),
+        ("task.labels.0=a", "task.labels.0", "did you mean task.labels"),
+        ("zzz=1", "zzz", "no such key"),
+        ("+zzz=1", "zzz", "no such key"),
+        ("++prompt.zzz=1", "prompt.zzz", "no such key"),
+        ("~zzz", "zzz", "no such key"),
+        # unknown choices, with near names
+        ("model=roberta-larg", "model=roberta-larg", "did you mean roberta-large"),
+        ("task=sst", "task=sst", "did you mean sst2"),
+        ("prompt=ngp", "prompt=ngp", "did you mean npg"),
+        ("prompt=npg,mpg -m", "prompt=mpg", "did you mean mppg"),
+        ("logger=[csv,wandbb]", "logger=wandbb", "did you mean wandb"),
+        ("experiment=zzz", "experiment=zzz", "demo"),
+        # wrong types
+        ("prompt.layer=abc", "prompt.layer", "int"),
+        ("prompt.layer=2,x -m", "prompt.layer", "int"),
+        ("prompt.layer=choice(2,x) -m", "prompt.layer", "int"),
+        ("seed=1.5", "seed", "int"),
+        ("seed=null", "seed", "int"),
+        ("optim.lr=fast", "optim.lr", "float"),
+        ("overwrite=maybe", "overwrite", "bool"),
+        ("task.labels=0", "task.labels", "list"),
+        ("logger.wandb=true", "logger.wandb", "WandbConfig"),
+        # not key=value, or badly quoted
+        ("prompt.layer", "prompt.layer", "key=value"),
+        ("task.words=[good,bad", "task.words=[good,bad", "quote"),
+        (UNQUOTED, UNQUOTED, "quote"),
+    ],
+)
+def test_refused(argument: str, where: str, said: str) -> None:
+    arguments = [argument.removesuffix(" -m"), *(["-m"] if argument.endswith(" -m") else [])]
+    with pytest.raises(ConfigError) as caught:
+        check_overrides(arguments, CONF)
+    [problem] = caught.value.problems
+    assert problem.where == where
+    assert said in str(problem)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prompt.layer=1,2", "-m"],
+        ["prompt.layer=choice(1,2)", "--multirun"],
+        ["seed=range(1,4)", "-m"],
+        ["optim.lr=interval(1e-4,1e-2)", "-m"],
+        ["model=gpt2,roberta-base", "prompt=choice(npg,static)", "-m"],
+        ["logger=[csv,tensorboard]"],
+        ["hydra.verbose=true", "hydra/launcher=basic", "--cfg=job", "--help"],
+        ["task.files.train=x.tsv", "task.templates.masked='{text} <mask>'"],
+        ["++task.files.extra=x.tsv", "+task.aliases.text=[sentence]"],
+        ["task.files={train: x.tsv}", "task.header=[label,text]", "task.labels=[0,1]"],
+        ["prompt.layer=null", "optim.lr=1", "optim.lr=${prompt.lr}", "model.path=a/b-c.d"],
+        ['task.template="{text} It was {word} ."', "task.template='{text}: {word}'"],
+    ],
+)
+def test_accepted(arguments: list[str]) -> None:
+    check_overrides(arguments, CONF)
+
+
+def test_all_problems_in_one_message() -> None:
+    arguments = ["modle=x", "prompt.layr=3", "model=nope", "seed=abc", "task.words=[a", "seed=2"]
+    with pytest.raises(ConfigError, match="5 problems") as caught:
+        check_overrides(arguments, CONF)
+    expected = ["modle", "prompt.layr", "model=nope", "seed", "task.words=[a"]
+    assert [problem.where for problem in caught.value.problems] == expected
+    assert all(where in str(caught.value) for where in expected)
+
+
+def test_every_value_of_the_default_config_is_accepted() -> None:
+    config = compose_choices()
+    keys = [key for key, kind in schema_keys(Config).items() if kind in (int, float, bool, str)]
+    assert len(keys) > 30
+    check_overrides([f"{key}={OmegaConf.select(config, key)}" for key in keys], CONF)

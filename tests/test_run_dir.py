@@ -1,0 +1,89 @@
+"""The run folder: its own, cleared of what a broken run left, with the log in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.utilities import rank_zero_only
+
+from lpt.run_dir import claim_run_dir, log_to
+from tests.test_config import configured
+
+ENVIRONMENT = "LPT_RUN_DIR"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ENVIRONMENT, "")
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_runs_in_the_same_second_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lpt.run_dir.time.strftime", lambda *_: "20260102-030405")
+    config = configured("prompt=static", "seed=7")
+    folders = [claim_run_dir(config, layer=9) for _ in range(3)]
+    assert len(set(folders)) == 3
+    for folder in folders:
+        assert folder.is_dir()
+        assert folder.parent == Path("runs")
+        assert folder.name.startswith("20260102-030405-reviews-smollm2-135m-gguf-static9-s7")
+
+
+def test_what_an_unfinished_run_left_is_removed_and_the_rest_kept(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    left = "config.yaml metrics.json predictions.tsv log.txt adapter/prompt.safetensors "
+    left += "checkpoints/step=10.ckpt tensorboard/events wandb/run/a.wandb"
+    foreign = ["notes.txt", "mine/a.txt", "elsewhere/kept.txt"]
+    for name in [*left.split(), *foreign[:2], "../elsewhere/kept.txt"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / "csv").symlink_to(elsewhere)
+    config = configured(f"run_dir={folder}", "overwrite=true")
+    assert claim_run_dir(config, layer=2) == folder
+    assert names(folder) == {"notes.txt", "mine", "mine/a.txt"}
+    assert names(elsewhere) == {"kept.txt"}
+
+
+def test_missing_folder_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    claim_run_dir(configured(f"run_dir={folder}"), layer=2)
+    assert folder.is_dir()
+
+
+def test_other_processes_share_the_folder_and_leave_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(configured(), run_dir=None)
+    first = claim_run_dir(config, layer=2)
+    (first / "log.txt").write_text("the first process")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert claim_run_dir(config, layer=2) == first
+    with log_to(first):
+        logging.getLogger("lpt.module").warning("the second process")
+    assert (first / "log.txt").read_text() == "the first process"
+    assert names(tmp_path / "runs") == {first.name, f"{first.name}/log.txt"}
+
+
+def test_log_file_gets_warnings_until_the_run_ends(tmp_path: Path) -> None:
+    shown = warnings.showwarning
+    with log_to(tmp_path):
+        logging.getLogger("lpt.callbacks").warning("All predictions are one class.")
+        logging.getLogger("lightning.pytorch.trainer").error("Something of Lightning's.")
+        logging.getLogger("elsewhere").error("Not of this run.")
+        warnings.warn("A Python warning.", stacklevel=1)
+    logging.getLogger("lpt.callbacks").warning("After the run.")
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "WARNING lpt.callbacks: All predictions are one class." in log
+    assert "Something of Lightning's." in log
+    assert "UserWarning: A Python warning." in log
+    assert "Not of this run." not in log
+    assert "After the run." not in log
+    assert warnings.showwarning is shown

@@ -1,0 +1,300 @@
+"""Whole runs on tiny models through the real trainer: what trains, what stays, what is left."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback
+from safetensors.torch import load_file
+
+from lpt.artifact import load_adapter
+from lpt.config import Config
+from lpt.errors import ConfigError
+from lpt.experiment import build_data, build_model, build_module, run
+from lpt.models.backbone import find_backbone, load_model
+from lpt.module import LatePromptModule
+from lpt.plan import prepare
+from lpt.training import build_trainer
+from tests.conftest import Compose
+
+KINDS = ("npg", "mppg", "appg", "static")
+MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture
+def toy(
+    composed: Compose, checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
+) -> MakeConfig:
+    """A short run on the toy data; `model` is masked or causal."""
+
+    def make(model: str = "masked", *overrides: str) -> Config:
+        return composed(
+            "model=local",
+            f"model.path={checkpoints[model]}",
+            "task=reviews",
+            f"data.path={toy_data}",
+            "task.labels=['0','1']",
+            'task.template="{text} It was ' + ("<mask>" if model == "masked" else "{word}") + ' ."',
+            "prompt.layer=3",
+            "data.batch_size=16",
+            "data.max_length=64",
+            "trainer.max_steps=4",
+            "trainer.eval_every_steps=2",
+            "strategy.accelerator=cpu",
+            f"run_dir={tmp_path / 'run'}",
+            *overrides,
+        )
+
+    return make
+
+
+class Spy(Callback):
+    """Notes the modes in which training steps run, and the losses."""
+
+    def __init__(self) -> None:
+        self.modes: set[tuple[bool, ...]] = set()
+        self.losses: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        split = pl_module.model.split
+        parts = (pl_module.model.generator, split.below, split.above, split.head)
+        self.modes.add(tuple(part.training for part in parts))
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+def fit(config: Config, folder: Path) -> tuple[LatePromptModule, Spy]:
+    """Train through the project's own builders and trainer, sanity check included."""
+    torch.manual_seed(config.seed)
+    plan = prepare(config)
+    model, _ = build_model(config, plan)
+    module = build_module(config, plan, model)
+    trainer, spy = build_trainer(config, folder, plan.backbone), Spy()
+    trainer.callbacks.append(spy)  # type: ignore[attr-defined]
+    trainer.fit(module, datamodule=build_data(config, plan))
+    return module, spy
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_trains_and_what_does_not(
+    toy: MakeConfig, tmp_path: Path, model: str, kind: str
+) -> None:
+    config = toy(model, f"prompt={kind}", "trainer.sanity_steps=1")
+    torch.manual_seed(config.seed)
+    plan = prepare(config)
+    untrained, _ = build_model(config, plan)
+    start = {name: p.detach().clone() for name, p in untrained.named_parameters()}
+    torch.manual_seed(config.seed)
+    module, _ = fit(config, tmp_path)
+
+    trainable = set(module.model.trainable())
+    expected = (
+        {"vectors"} if kind == "static" else {"down.weight", "down.bias", "up.weight", "up.bias"}
+    )
+    assert trainable == {f"generator.{name}" for name in expected}
+    for name, parameter in module.model.named_parameters():
+        assert torch.equal(parameter, start[name]) == (name not in trainable), name
+
+    for name in ("best", "last"):
+        checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert set(checkpoint["state_dict"]) == {f"model.{name}" for name in trainable}
+        states = checkpoint["optimizer_states"][0]["state"]
+        assert len(states) == len(trainable)
+
+
+@pytest.mark.parametrize(("dropout", "below"), [("above", False), ("all", True), ("none", False)])
+def test_modes_while_training(toy: MakeConfig, tmp_path: Path, dropout: str, below: bool) -> None:
+    config = toy("masked", f"model.dropout={dropout}", "trainer.sanity_steps=1")
+    _, spy = fit(config, tmp_path)
+    assert spy.modes == {(True, below, dropout != "none", False)}
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+@pytest.mark.parametrize("loss", ["vocabulary", "label_words"])
+def test_learns(toy: MakeConfig, tmp_path: Path, toy_data: Path, model: str, loss: str) -> None:
+    """The few examples that it is trained on; a random backbone is no help beyond them."""
+    rows = (toy_data / "train.tsv").read_text().splitlines(keepends=True)[:24]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.tsv").write_text("".join(rows))
+    config = toy(
+        model,
+        f"data.path={tmp_path}",
+        f"loss={loss}",
+        "prompt=appg",
+        "trainer.max_steps=160",
+        "trainer.eval_every_steps=160",
+        "optim.lr=0.03",
+        "model.dropout=none",
+        "prompt.dropout=0",
+    )
+    metrics = run(config)
+    assert metrics is not None
+    assert metrics["test"]["accuracy"] >= 0.9
+    assert metrics["test"]["accuracy"] > metrics["majority"]["test"]["accuracy"] + 0.2
+    assert metrics["test"]["accuracy"] > metrics["zero_shot"]["test"]["accuracy"] + 0.2
+
+
+def test_learns_with_frozen_weights_in_bf16(toy: MakeConfig, tmp_path: Path) -> None:
+    config = toy(
+        "masked",
+        "model.dtype=bfloat16",
+        "trainer.precision=bf16-mixed",
+        "trainer.max_steps=40",
+        "trainer.eval_every_steps=40",
+        "optim.lr=0.01",
+        "model.dropout=none",
+    )
+    module, spy = fit(config, tmp_path)
+    assert {p.dtype for p in module.model.split.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in module.model.generator.parameters()} == {torch.float32}
+    assert sum(spy.losses[-5:]) < 0.5 * sum(spy.losses[:5])
+
+
+def test_what_a_run_leaves(toy: MakeConfig, tmp_path: Path) -> None:
+    config = toy("masked", "logger=[csv,tensorboard]", "data=kshot", "data.k=20", "data.dev_k=30")
+    metrics = run(config)
+    assert metrics is not None
+    run_dir = tmp_path / "run"
+    assert {p.name for p in run_dir.iterdir()} == {
+        "adapter", "checkpoints", "config.yaml", "csv", "log.txt", "metrics.json",
+        "predictions.tsv", "tensorboard",
+    }  # fmt: skip
+    assert {p.name for p in (run_dir / "adapter").iterdir()} == {
+        "adapter.json",
+        "adapter.safetensors",
+    }
+    assert json.loads((run_dir / "metrics.json").read_text()) == metrics
+    assert metrics["protocol"]["sizes"] == {"train": 20, "dev": 30, "test": 24}
+    assert metrics["parameters"]["trainable"] == 32 * 128 + 128 + 128 * 5 * 32 + 5 * 32
+    assert metrics["selection"]["step"] in (2, 4)
+    assert [entry["step"] for entry in metrics["dev_history"]] == [2, 4]
+
+    lines = [line.split("\t") for line in (run_dir / "predictions.tsv").read_text().splitlines()]
+    assert lines[0] == ["index", "prediction", "label"]
+    assert [int(row[0]) for row in lines[1:]] == list(range(24))
+    right = sum(prediction == label for _, prediction, label in lines[1:])
+    assert metrics["test"]["accuracy"] == pytest.approx(right / 24)
+    assert (run_dir / "csv" / "metrics.csv").read_text().splitlines()[0].split(",")[
+        0
+    ] == "dev/accuracy"
+
+    with pytest.raises(ConfigError, match="finished run"):
+        run(config)
+
+
+def test_test_is_scored_with_the_best_checkpoint(toy: MakeConfig, tmp_path: Path) -> None:
+    metrics = run(toy("masked", "trainer.max_steps=12", "optim.lr=0.05"))
+    assert metrics is not None
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["global_step"] == metrics["selection"]["step"]
+    saved = load_file(tmp_path / "run" / "adapter" / "adapter.safetensors")
+    assert {f"model.generator.{name}" for name in saved} == set(best["state_dict"])
+    for name, tensor in saved.items():
+        assert torch.equal(tensor, best["state_dict"][f"model.generator.{name}"])
+    dev = {entry["step"]: entry["accuracy"] for entry in metrics["dev_history"]}
+    assert metrics["selection"]["value"] == max(dev.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [*(("masked", kind) for kind in KINDS), ("causal", "mppg")]
+)
+def test_adapter_reloads_bit_identical(
+    toy: MakeConfig, tmp_path: Path, checkpoints: dict[str, Path], model: str, kind: str
+) -> None:
+    config = toy(model, f"prompt={kind}")
+    run(config)
+    plan = prepare(toy(model, f"prompt={kind}", "overwrite=true"))
+    data = build_data(config, plan)
+    batches = list(data.test_dataloader())
+    state = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    trained, _ = build_model(config, plan)
+    module = build_module(config, plan, trained)
+    module.load_state_dict(state["state_dict"], strict=False)
+    backbone = load_model(plan.backbone, dtype=torch.float32)
+    for reloaded in (
+        load_adapter(tmp_path / "run" / "adapter"),
+        load_adapter(tmp_path / "run" / "adapter", backbone),
+    ):
+        with torch.no_grad():
+            for batch in batches:
+                assert torch.equal(reloaded(batch), trained.eval()(batch))
+
+
+def test_adapter_is_refused_on_another_backbone(
+    toy: MakeConfig, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    run(toy("masked"))
+    path = str(checkpoints["causal"])
+    found = find_backbone(name="x", path=path, revision=None, package=None, gguf_file=None)
+    other = load_model(found, dtype=torch.float32)
+    with pytest.raises(ConfigError) as caught:
+        load_adapter(tmp_path / "run" / "adapter", other)
+    message = str(caught.value)
+    assert str(checkpoints["causal"]) in message
+    assert str(checkpoints["masked"]) in message
+
+
+def test_test_set_without_labels_is_predicted_but_not_scored(
+    toy: MakeConfig, tmp_path: Path, toy_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "dev"):
+        rows = (toy_data / f"{split}.tsv").read_text().splitlines()
+        (data / f"{split}.tsv").write_text("\n".join(["label\ttext", *rows]) + "\n")
+    texts = [row.split("\t")[1] for row in (toy_data / "test.tsv").read_text().splitlines()]
+    (data / "test.tsv").write_text("\n".join(["text", *texts]) + "\n")
+    with caplog.at_level(logging.WARNING):
+        metrics = run(toy("causal", f"data.path={data}", "task.header=null"))
+    assert metrics is not None
+    assert metrics["test"] is None
+    assert metrics["zero_shot"]["test"] is None
+    assert metrics["majority"]["test"] is None
+    assert "no labels" in caplog.text
+    lines = (tmp_path / "run" / "predictions.tsv").read_text().splitlines()
+    assert lines[0] == "index\tprediction"
+    assert len(lines) == 1 + len(texts)
+
+
+def test_epochs_accumulation_and_patience(toy: MakeConfig, tmp_path: Path) -> None:
+    config = toy(
+        "masked",
+        "trainer=epochs",
+        "trainer.max_steps=null",
+        "trainer.eval_every_steps=null",
+        "trainer.max_epochs=6",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.patience=1",
+        "optim.lr=1e-9",
+    )
+    metrics = run(config)
+    assert metrics is not None
+    # 80 examples in 5 batches are 3 steps an epoch; nothing gets better after the first.
+    assert [entry["step"] for entry in metrics["dev_history"]] == [3, 6]
+
+
+def test_warns_when_nothing_is_learned(
+    toy: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        fit(toy("masked", "optim.lr=1e-30"), tmp_path)
+    assert "generator.up.weight" in caplog.text
+    assert "did not move" in caplog.text
+    assert "All dev predictions are label" in caplog.text
+
+
+def test_same_seed_same_run(toy: MakeConfig, tmp_path: Path) -> None:
+    first, second, other = (
+        fit(toy("masked", f"seed={seed}"), tmp_path / str(i))[1].losses
+        for i, seed in enumerate((13, 13, 14))
+    )
+    assert first == second
+    assert first != other
