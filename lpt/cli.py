@@ -36,11 +36,12 @@ def run_composed(composed: DictConfig) -> None:
 
     In a multirun the error is raised instead, so that Hydra goes on with the next job.
     """
-    from lpt.experiment import run  # slow to import: a wrong command line fails before
-
     _quiet_libraries()
     try:
-        run(_typed(composed))
+        config = _typed(composed)
+        from lpt.experiment import run  # slow to import: a wrong command line fails before
+
+        run(config)
     except ConfigError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
@@ -67,6 +68,7 @@ def _quiet_libraries() -> None:
     # Batches are small and ready-made: workers would cost more than they save.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*predict returned None.*")
     # Frozen layers are in eval mode on purpose, and steps are few.
     warnings.filterwarnings("ignore", ".*module.s. in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")

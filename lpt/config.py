@@ -38,7 +38,7 @@ class ModelConfig:
 
     name: str = MISSING
     """Short name for reports and folder names."""
-    path: str | None = None
+    path: str | None = MISSING
     """Local folder or hub id of a transformers checkpoint; null with `package`."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
@@ -67,8 +67,10 @@ class TaskConfig:
     """Hub id of the data set, used when data.path is null."""
     hub_config: str | None = None
     """Configuration name of the data set on the hub."""
-    files: dict[str, str] = field(default_factory=dict)
-    """File of each split (train, dev, test) inside data.path."""
+    files: dict[str, str | None] = field(
+        default_factory=lambda: dict.fromkeys(("train", "dev", "test"))
+    )
+    """File of each split inside data.path; null: train.*, dev.*, test.*."""
     hub_splits: dict[str, str] = field(default_factory=dict)
     """Split name on the hub for each of train, dev, test."""
     hub_label_column: str | None = None
@@ -140,6 +142,8 @@ class DataConfig:
     """Examples a device and training step."""
     eval_batch_size: int = _limited(64, ge=1)
     """Examples a device and evaluation step."""
+    bucketing: bool = True
+    """Training batches of like length, which saves padding; false: plain random batches."""
     num_workers: int = _limited(0, ge=0)
     """Worker processes that assemble batches."""
     limit_train: int | None = _limited(None, ge=1)
@@ -148,6 +152,20 @@ class DataConfig:
     """Use only the first so many dev examples."""
     limit_test: int | None = _limited(None, ge=1)
     """Use only the first so many test examples."""
+
+
+@dataclass
+class CacheConfig:
+    """Keeping the hidden states in front of the prompt, which never change."""
+
+    mode: str = _limited("auto", choices=("auto", "on", "off"))
+    """auto: where it helps and fits; on: the same, and an error where it cannot; off: never."""
+    dir: str | None = None
+    """Folder of the entries; null: $LPT_CACHE/hidden, or lpt/hidden in the user's cache folder."""
+    max_gb: float = _limited(20.0, gt=0.0)
+    """Size of all entries in GB; the ones unused for longest are removed first."""
+    free_below: bool = True
+    """Drop the lower stack from memory when everything it would read is cached."""
 
 
 @dataclass
@@ -242,6 +260,7 @@ class Config:
     task: TaskConfig = field(default_factory=TaskConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)

@@ -84,7 +84,7 @@ class Problems:
             ConfigError: Otherwise.
         """
         if self.found:
-            raise (HubError if self._only_hub else ConfigError)(self.found)
+            raise (HubError if self._only_hub else ConfigError)(dict.fromkeys(self.found))
 
 
 def fail(where: str, given: str, allowed: str = "", todo: str = "") -> ConfigError:
@@ -94,5 +94,5 @@ def fail(where: str, given: str, allowed: str = "", todo: str = "") -> ConfigErr
 
 def did_you_mean(value: str, options: Iterable[str], count: int = 3) -> str:
     """The options nearest to `value` as a hint, or an empty string when none is near."""
-    near = difflib.get_close_matches(value, list(options), n=count, cutoff=0.6)
+    near = difflib.get_close_matches(value, list(dict.fromkeys(options)), n=count, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else ""

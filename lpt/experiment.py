@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import transformers
 from lightning import Callback, Trainer, seed_everything
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -20,14 +21,17 @@ from lpt.artifact import BackboneIdentity, PromptDescription, save_adapter
 from lpt.callbacks import DevHistory, Meter, peak_memory_mb
 from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
+from lpt.data.hidden_cache import HiddenCache, Recipe
 from lpt.errors import HubError
 from lpt.metrics import Predictions
 from lpt.models.backbone import fingerprint, load_model
 from lpt.models.generators import build_generator, vocabulary_start
+from lpt.models.gguf import cache_dir
 from lpt.models.late_prompt import LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
 from lpt.module import LatePromptModule
 from lpt.plan import Plan, backbone_arguments, prepare
+from lpt.reading import read_ahead
 from lpt.results import (
     FINISHED,
     PREDICTIONS,
@@ -41,6 +45,7 @@ from lpt.results import (
 from lpt.run_dir import claim_run_dir, log_to
 from lpt.tracking import finish_loggers
 from lpt.training import build_trainer
+from lpt.validation import reason_not_to_cache
 
 logger = logging.getLogger(__name__)
 _C = TypeVar("_C", bound=Callback)
@@ -59,15 +64,18 @@ def run(config: Config) -> dict[str, Any] | None:
         dry_run(config)
         return None
     plan = prepare(config)
+    seed_everything(config.seed, workers=True, verbose=False)
+    model, identity = build_model(config, plan)  # may be refused: before anything is written
     run_dir = claim_run_dir(config, plan.layer)
     with log_to(run_dir):
-        seed_everything(config.seed, workers=True, verbose=False)
         data = build_data(config, plan)
-        model, identity = build_model(config, plan)
         module = build_module(config, plan, model)
+        parameters = model.count_parameters()
         trainer = build_trainer(config, run_dir, plan.backbone)
         resolved = resolve(config, run_dir, plan.layer)
+        keep_hidden(config, plan, trainer, model, identity, data)
         metrics = fit_and_score(config, plan, trainer, module, data)
+        metrics["parameters"] = parameters
         if trainer.is_global_zero:
             leave(resolved, plan, run_dir, trainer, module, identity, metrics)
         finish_loggers(config.logger)
@@ -81,11 +89,13 @@ def dry_run(config: Config) -> None:
         ConfigError: A problem other than an unreachable hub.
     """
     console = Console()
-    console.print(OmegaConf.to_yaml(OmegaConf.structured(config)), markup=False, highlight=False)
+    text = OmegaConf.to_yaml(OmegaConf.structured(config))
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
     try:
         plan = prepare(config)
     except HubError as error:
-        console.print(f"Not checked, for want of the hub:\n{error.listing}", markup=False)
+        text = f"Not checked, for want of the hub:\n{error.listing}"
+        console.print(text, markup=False, soft_wrap=True)
         return
     sizes = ", ".join(f"{len(part)} {name}" for name, part in plan.splits.items())
     console.print(f"Everything checked: {sizes}, prompt at layer {plan.layer}. Nothing started.")
@@ -106,6 +116,7 @@ def build_data(config: Config, plan: Plan) -> LatePromptData:
         seed=config.seed,
         train_batches=steps * config.trainer.accumulate_grad_batches if steps else None,
         score_all_labels=config.loss == "label_words",
+        bucketing=config.data.bucketing,
         num_workers=config.data.num_workers,
     )
 
@@ -132,6 +143,39 @@ def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentit
     )
     rate = prompt.dropout if prompt.dropout is not None else plan.backbone.hidden_dropout
     return LatePrompt(split, generator, prompt_dropout=rate, frozen_dropout=model.dropout), identity
+
+
+def keep_hidden(
+    config: Config,
+    plan: Plan,
+    trainer: Trainer,
+    model: LatePrompt,
+    identity: BackboneIdentity,
+    data: LatePromptData,
+) -> None:
+    """Compute once what the frozen lower stack says of every example, unless that is no use."""
+    cache = config.cache
+    why_not = reason_not_to_cache(config, plan.layer)
+    if cache.mode == "off" or why_not:
+        if why_not:
+            logger.info("Hidden states are not kept: %s.", why_not)
+        return
+    folder = Path(cache.dir) if cache.dir is not None else cache_dir() / "hidden"
+    split = model.split
+    recipe = Recipe(
+        weights=identity.fingerprint,
+        layer=plan.layer,
+        dtype=config.model.dtype,
+        precision=config.trainer.precision,
+        attention=str(split.config._attn_implementation),
+        tokens="",
+        versions=f"torch {torch.__version__}, transformers {transformers.__version__}",
+    )
+    title = f"{plan.task.name}, {config.model.name} in front of layer {plan.layer}"
+    store = HiddenCache(folder, int(cache.max_gb * 1e9))
+    complete = read_ahead(split, data, trainer, store, recipe=recipe, title=title)
+    if complete and cache.free_below:
+        split.free_below()
 
 
 def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptModule:
@@ -169,7 +213,6 @@ def fit_and_score(
     names, count = plan.task.metrics, len(plan.task.labels)
     meter = _callback(trainer, Meter)
     sets = dict(plan.splits.items())
-    trainable = sum(p.numel() for p in module.model.trainable().values())
     return {
         "task": plan.task.name,
         "model": {**dataclasses.asdict(config.model), "layers": plan.backbone.layers},
@@ -197,10 +240,6 @@ def fit_and_score(
         },
         "zero_shot": zero_shot,
         "dev_history": dev_history,
-        "parameters": {
-            "trainable": trainable,
-            "total": sum(p.numel() for p in module.model.parameters()),
-        },
         "speed": {
             "train_seconds": meter.seconds,
             "examples_per_second": meter.examples_per_second,

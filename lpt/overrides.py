@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,9 +33,7 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
         d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in conf.iterdir() if d.is_dir()
     }
     keys = schema_keys(Config)
-    for argument in arguments:
-        if argument.startswith("-"):
-            continue
+    for argument in _without_flags(arguments):
         try:
             override = OverridesParser.create().parse_override(argument)
         except HydraException as error:
@@ -51,6 +49,22 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
     problems.raise_if_any()
 
 
+def _without_flags(arguments: Sequence[str]) -> Iterator[str]:
+    """The overrides among the arguments; Hydra's flags are passed over with their values."""
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in _FLAGS_WITH_VALUE:
+            next(rest, None)
+        elif not argument.startswith("-"):
+            yield argument
+
+
+_FLAGS_WITH_VALUE = (
+    *("-c", "--cfg", "-p", "--package", "-i", "--info", "-cn", "--config-name"),
+    *("-cp", "--config-path", "-cd", "--config-dir", "--experimental-rerun"),
+)
+# Groups whose choices combine; of any other, one is chosen.
+_SEVERAL = ("logger",)
 _QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
 
 
@@ -69,9 +83,16 @@ def schema_keys(schema: type, prefix: str = "") -> dict[str, Any]:
 def _check_choices(
     group: str, override: Override, options: Sequence[str], problems: Problems
 ) -> None:
+    if override.is_delete() or override.is_add():
+        given = str(override.input_line)
+        problems.add(given, "a group has a choice already", f"{group}={'|'.join(options)}")
+        return
     for choice in _values(override):
+        if isinstance(choice, list) and group not in _SEVERAL:
+            problems.add(f"{group}={choice}", "several choices", f"one of {', '.join(options)}")
+            continue
         for one in choice if isinstance(choice, list) else [choice]:
-            if one is not None and str(one) not in options:
+            if str(one) not in options:
                 hint = did_you_mean(str(one), options)
                 problems.add(f"{group}={one}", "no such choice", ", ".join(options), hint)
 
@@ -99,8 +120,8 @@ def _check_key(
 
 def _values(override: Override) -> list[Any]:
     if override.is_sweep_override():
-        if not override.is_choice_sweep():
-            return []  # ranges and intervals make numbers; each job checks its own
+        if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+            return []  # ranges, intervals and globs: each job checks its own
         # Each one as it will arrive in a job.
         choices = list(override.sweep_string_iterator())
         parser = OverridesParser.create()

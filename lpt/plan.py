@@ -62,6 +62,7 @@ def prepare(config: Config) -> Plan:
     if task is not None and not problems.concern("data.path", "data.k", "task."):
         with problems.collect():
             splits = _read_splits(config, task)
+            _check_interval(config, splits, problems)
     problems.raise_if_any()
     assert backbone is not None
     assert task is not None
@@ -149,4 +150,20 @@ def _check_backbone(config: Config, backbone: Backbone, problems: Problems) -> N
             "data.max_length",
             str(config.data.max_length),
             f"1 to {backbone.max_length} for {name}: it has no more positions",
+        )
+
+
+def _check_interval(config: Config, splits: Splits, problems: Problems) -> None:
+    """Training counted in epochs must last until its first evaluation."""
+    trainer, strategy = config.trainer, config.strategy
+    if trainer.max_epochs is None or trainer.eval_every_steps is None:
+        return
+    examples = config.data.batch_size * strategy.devices * strategy.num_nodes
+    batches = -(-len(splits.train) // examples)
+    steps = trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
+    if trainer.eval_every_steps > steps:
+        problems.add(
+            "trainer.eval_every_steps",
+            f"{trainer.eval_every_steps}, but training ends after {steps}",
+            f"1 to {steps}: without an evaluation no checkpoint can be picked",
         )

@@ -19,6 +19,7 @@ def validate(config: Config) -> Problems:
     check_limits(config, "", problems)
     for check in (
         _check_model,
+        _check_cache,
         _check_task,
         _check_prompt,
         _check_data,
@@ -60,6 +61,21 @@ def _check_model(config: Config, problems: Problems) -> None:
             "one of model.path (folder or hub id) and model.package",
             "pick a model (model=roberta-base) or a folder: model=local model.path=FOLDER",
         )
+
+
+def reason_not_to_cache(config: Config, layer: int | None) -> str | None:
+    """Why the hidden states in front of the prompt cannot or need not be kept; None if they can."""
+    if config.model.dropout == "all":
+        return "model.dropout=all changes them in every step"
+    if layer == 1:
+        return "at prompt.layer=1 there is nothing below the prompt but the embeddings"
+    return None
+
+
+def _check_cache(config: Config, problems: Problems) -> None:
+    reason = reason_not_to_cache(config, config.prompt.layer)
+    if config.cache.mode == "on" and reason:
+        problems.add("cache.mode", f"on, but {reason}", "auto or off")
 
 
 def _check_task(config: Config, problems: Problems) -> None:

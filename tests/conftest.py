@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +21,10 @@ from tests.tokenizers import causal, wordpiece
 
 # The models are tiny and the tests run in parallel: more threads would only wait for each other.
 torch.set_num_threads(1)
+
+# Nothing is read from or left in the user's own cache.
+os.environ["LPT_CACHE"] = tempfile.mkdtemp(prefix="lpt-tests-")
+atexit.register(shutil.rmtree, os.environ["LPT_CACHE"], ignore_errors=True)
 
 CONF = Path(__file__).parents[1] / "conf"
 Compose = Callable[..., Config]

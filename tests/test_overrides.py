@@ -17,7 +17,7 @@ UNQUOTED = "task.template={text} It was {word} ."
     ("argument", "where", "said"),
     [
         # unknown keys, with near names
-        ("modle=gpt2", "modle", "did you mean model"),
+        ("modle=gpt2", "modle", "did you mean model?"),
         ("prompt.layr=3", "prompt.layr", "did you mean prompt.layer"),
         ("data.protocl=full", "data.protocl", "did you mean data.protocol"),
         ("logger.wandb.projct=x", "logger.wandb.projct", "did you mean logger.wandb.project"),
@@ -33,6 +33,11 @@ UNQUOTED = "task.template={text} It was {word} ."
         ("prompt=npg,mpg -m", "prompt=mpg", "did you mean mppg"),
         ("logger=[csv,wandbb]", "logger=wandbb", "did you mean wandb"),
         ("experiment=zzz", "experiment=zzz", "demo"),
+        ("logger=null", "logger=None", "no such choice"),
+        ("experiment=null", "experiment=None", "no such choice"),
+        ("model=[gpt2,roberta-base]", "model=['gpt2', 'roberta-base']", "one of"),
+        ("~logger", "~logger", "logger="),
+        ("+experiment=demo", "+experiment=demo", "experiment="),
         # wrong types
         ("prompt.layer=abc", "prompt.layer", "int"),
         ("prompt.layer=2,x -m", "prompt.layer", "int"),
@@ -66,8 +71,9 @@ def test_refused(argument: str, where: str, said: str) -> None:
         ["seed=range(1,4)", "-m"],
         ["optim.lr=interval(1e-4,1e-2)", "-m"],
         ["model=gpt2,roberta-base", "prompt=choice(npg,static)", "-m"],
+        ["model=glob(*bert*)", "seed=shuffle(1,2)", "-m"],
         ["logger=[csv,tensorboard]"],
-        ["hydra.verbose=true", "hydra/launcher=basic", "--cfg=job", "--help"],
+        ["hydra.verbose=true", "hydra/launcher=basic", "--cfg", "job"],
         ["task.files.train=x.tsv", "task.templates.masked='{text} <mask>'"],
         ["++task.files.extra=x.tsv", "+task.aliases.text=[sentence]"],
         ["task.files={train: x.tsv}", "task.header=[label,text]", "task.labels=[0,1]"],
@@ -93,3 +99,9 @@ def test_every_value_of_the_default_config_is_accepted() -> None:
     keys = [key for key, kind in schema_keys(Config).items() if kind in (int, float, bool, str)]
     assert len(keys) > 30
     check_overrides([f"{key}={OmegaConf.select(config, key)}" for key in keys], CONF)
+
+
+def test_files_of_any_task_can_be_named() -> None:
+    needed = ("task.labels=[a,b]", "task.words=[bad,good]", "model.path=null")
+    choice = compose_choices("task=custom", *needed, "task.files.train=x.tsv")
+    assert choice.task.files.train == "x.tsv"

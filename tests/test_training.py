@@ -137,7 +137,7 @@ def test_learns(toy: MakeConfig, tmp_path: Path, toy_data: Path, model: str, los
     )
     metrics = run(config)
     assert metrics is not None
-    assert metrics["test"]["accuracy"] >= 0.9
+    assert metrics["test"]["accuracy"] >= 0.8
     assert metrics["test"]["accuracy"] > metrics["majority"]["test"]["accuracy"] + 0.2
     assert metrics["test"]["accuracy"] > metrics["zero_shot"]["test"]["accuracy"] + 0.2
 

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from lpt.data.hidden_cache import TokenLayout
 from lpt.data.tasks import UNKNOWN
 from lpt.data.templates import Encoded
+from lpt.errors import fail
 from lpt.models.late_prompt import Batch
 
 IGNORED = -100
+_WINDOW = 32  # batches that are sorted by length together
+_JITTER = 0.3  # random lengthening before sorting
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -22,10 +26,14 @@ class ShuffledBatches(Sampler[list[int]]):
     Every pass visits each example once; its last batch may be short. Ranks take equal shares of
     each global batch; a tail with fewer examples than ranks is left out of its pass.
 
+    With lengths, examples of like length go together, which saves padding: within a window of some
+    batches they are sorted by length times a random factor, so that batches differ between passes.
+
     Args:
         size: Number of examples.
         batch_size: Examples a batch and rank.
         seed: Seed of the order.
+        lengths: Tokens of each example, for batches of like length; None: plain random batches.
         batches: Batches a rank in one iteration, over as many passes as it takes; None: one pass.
         rank: This process.
         world_size: Number of processes.
@@ -37,10 +45,18 @@ class ShuffledBatches(Sampler[list[int]]):
         batch_size: int,
         seed: int,
         *,
+        lengths: Sequence[int] | None = None,
         batches: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        self.lengths = None if lengths is None else np.asarray(lengths)
+        if size < world_size:
+            raise fail(
+                "strategy.devices",
+                f"{world_size} processes for {size} training examples",
+                f"1 to {size}",
+            )
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
@@ -68,13 +84,29 @@ class ShuffledBatches(Sampler[list[int]]):
                     break
 
     def _one_pass(self) -> Iterator[list[int]]:
-        order = np.random.default_rng((self.seed, self.passes)).permutation(self.size)
+        random = np.random.default_rng((self.seed, self.passes))
         self.passes += 1
         step = self.batch_size * self.world_size
-        for at in range(0, self.size, step):
-            shares = np.array_split(order[at : at + step], self.world_size)
+        order = random.permutation(self.size)
+        if self.lengths is not None:
+            order = self._by_length(order, step * _WINDOW, random)
+        batches = [order[at : at + step] for at in range(0, self.size, step)]
+        if self.lengths is not None:
+            # The short batch stays last, so that its place does not depend on the order.
+            whole = len(batches) - (len(batches[-1]) < step)
+            batches = [
+                batches[i] for i in [*random.permutation(whole), *range(whole, len(batches))]
+            ]
+        for batch in batches:
+            shares = [batch[rank :: self.world_size] for rank in range(self.world_size)]
             if len(shares[-1]):
                 yield shares[self.rank].tolist()
+
+    def _by_length(self, order: np.ndarray, window: int, random: np.random.Generator) -> np.ndarray:
+        assert self.lengths is not None
+        sort_by = self.lengths[order] * random.uniform(1, 1 + _JITTER, self.size)
+        parts = [slice(at, at + window) for at in range(0, self.size, window)]
+        return np.concatenate([order[part][np.argsort(sort_by[part])] for part in parts])
 
 
 def eval_batches(
@@ -96,6 +128,8 @@ class Collator:
         word_ids: Token of each label's word (the target at the mask of a masked model).
         pad_id: Token that fills up short rows.
         score_all: Causal models: a row for every label; False: only the right label's row.
+        hidden: Hidden states of all tokens, (tokens, D), laid out as `TokenLayout` says; None: the
+            model reads the text itself.
     """
 
     def __init__(
@@ -107,6 +141,7 @@ class Collator:
         pad_id: int,
         *,
         score_all: bool,
+        hidden: Tensor | None = None,
     ) -> None:
         self.encoded = encoded
         self.labels = labels
@@ -114,6 +149,8 @@ class Collator:
         self.word_ids = word_ids
         self.pad_id = pad_id
         self.score_all = score_all
+        self.hidden = hidden
+        self.layout = TokenLayout(encoded) if hidden is not None else None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         """Tensors for those examples, on the CPU."""
@@ -125,7 +162,7 @@ class Collator:
         sequences = [self.encoded.context[i] for i in examples]
         targets = [self.word_ids[y] if y != UNKNOWN else IGNORED for y in labels]
         return Batch(
-            *_pad(sequences, self.pad_id),
+            *pad(sequences, self.pad_id),
             read_at=torch.zeros(len(examples), dtype=torch.long),
             pool_length=torch.tensor([len(s) for s in sequences]),
             rows=torch.arange(len(examples)),
@@ -133,24 +170,19 @@ class Collator:
             targets=torch.tensor(targets),
             labels=torch.tensor(labels),
             index=torch.tensor([self.index[i] for i in examples]),
+            hidden=self._hidden([(i, None) for i in examples]),
         )
 
     def _causal(self, examples: Sequence[int]) -> Batch:
-        chosen = [
-            (i, ending)
-            for i in examples
-            for ending in (
-                self.encoded.endings[i]
-                if self.score_all
-                else [self.encoded.endings[i][self.labels[i]]]
-            )
-        ]
+        labels = range(len(self.word_ids))
+        pairs = [(i, y) for i in examples for y in (labels if self.score_all else [self.labels[i]])]
+        chosen = [(i, self.encoded.endings[i][y]) for i, y in pairs]
         contexts = torch.tensor([len(self.encoded.context[i]) for i, _ in chosen])
         endings = torch.tensor([len(ending) for _, ending in chosen])
         rows = torch.repeat_interleave(torch.arange(len(chosen)), endings)
         within = torch.cat([torch.arange(n) for n in endings.tolist()])
         return Batch(
-            *_pad([self.encoded.context[i] + ending for i, ending in chosen], self.pad_id),
+            *pad([self.encoded.context[i] + ending for i, ending in chosen], self.pad_id),
             read_at=contexts - 1,
             pool_length=(contexts - 1).clamp(min=1),
             rows=rows,
@@ -158,10 +190,18 @@ class Collator:
             targets=torch.tensor([token for _, ending in chosen for token in ending]),
             labels=torch.tensor([self.labels[i] for i in examples]),
             index=torch.tensor([self.index[i] for i in examples]),
+            hidden=self._hidden(pairs),
         )
 
+    def _hidden(self, rows: Sequence[tuple[int, int | None]]) -> Tensor | None:
+        """Known hidden states of rows of (example, label), (B, T, D); padding is arbitrary."""
+        if self.hidden is None or self.layout is None:
+            return None
+        places, _ = pad([self.layout.places(i, label) for i, label in rows], 0)
+        return self.hidden[places.to(self.hidden.device)]
 
-def _pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+
+def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Token ids padded on the right to the longest, and their mask: both (B, T)."""
     width = max(map(len, sequences))
     ids = [[*s, *[pad_id] * (width - len(s))] for s in sequences]

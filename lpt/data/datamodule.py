@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lpt.data.batching import Collator, ShuffledBatches, eval_batches
@@ -27,6 +29,7 @@ class LatePromptData(LightningDataModule):
         seed: Seed of the training order.
         train_batches: Batches a device in one training epoch; None: one pass over the data.
         score_all_labels: Whether training needs the scores of all labels, too.
+        bucketing: Training batches of like length.
         num_workers: Worker processes that assemble batches.
     """
 
@@ -42,6 +45,7 @@ class LatePromptData(LightningDataModule):
         seed: int,
         train_batches: int | None,
         score_all_labels: bool,
+        bucketing: bool = True,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -53,7 +57,9 @@ class LatePromptData(LightningDataModule):
         self.seed = seed
         self.train_batches = train_batches
         self.score_all_labels = score_all_labels
+        self.bucketing = bucketing
         self.num_workers = num_workers
+        self.hidden: dict[str, Tensor] = {}
         self.encoded: Mapping[str, Encoded] = {
             name: encoder.encode(part.columns) for name, part in splits.items()
         }
@@ -61,10 +67,12 @@ class LatePromptData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches of this rank."""
         rank, world_size = self._ranks()
+        encoded = self.encoded["train"]
         sampler = ShuffledBatches(
             len(self.splits.train),
             self.batch_size,
             self.seed,
+            lengths=[encoded.length(i) for i in range(len(encoded))] if self.bucketing else None,
             batches=self.train_batches,
             rank=rank,
             world_size=world_size,
@@ -79,11 +87,20 @@ class LatePromptData(LightningDataModule):
         """Test batches of this rank."""
         return self._eval_loader("test", self.splits.test)
 
+    def use_hidden(self, hidden: Mapping[str, Tensor]) -> None:
+        """Take the hidden states of these sets from here instead of reading their text.
+
+        Args:
+            hidden: For each set, (tokens, D), laid out as `TokenLayout` says.
+        """
+        self.hidden = dict(hidden)
+
     def _eval_loader(self, name: str, part: Examples) -> DataLoader[Any]:
         batches = eval_batches(self.encoded[name], self.eval_batch_size, *self._ranks())
         return self._loader(name, part, batches, True)
 
     def _loader(self, name: str, part: Examples, batches: Any, score_all: bool) -> DataLoader[Any]:
+        on_gpu = name in self.hidden and self.hidden[name].is_cuda
         collator = Collator(
             self.encoded[name],
             part.labels,
@@ -91,6 +108,7 @@ class LatePromptData(LightningDataModule):
             self.word_ids,
             self.pad_id,
             score_all=score_all,
+            hidden=self.hidden.get(name),
         )
         return DataLoader(
             range(len(part)),  # type: ignore[arg-type]  # a range indexes like a data set
@@ -98,6 +116,7 @@ class LatePromptData(LightningDataModule):
             collate_fn=collator,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available() and not on_gpu,
         )
 
     def _ranks(self) -> tuple[int, int]:

@@ -65,11 +65,13 @@ def hold_out(labels: Sequence[Hashable], dev_k: int, seed: int) -> Draw:
     Raises:
         ConfigError: dev_k leaves no row to train on.
     """
-    if dev_k >= len(labels):
+    most = len(labels) - len(set(labels))
+    if dev_k > most:
         raise fail(
             "data.dev_k",
             f"{dev_k} dev rows of the {len(labels)} training rows",
-            f"1 to {len(labels) - 1}",
+            f"1 to {most}" if most else "",
+            "" if most else "give a dev set",
         )
     return draw_total(labels, len(labels) - dev_k, dev_k, seed)
 

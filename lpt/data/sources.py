@@ -70,11 +70,11 @@ class Folder:
     """
 
     path: Path
-    files: Mapping[str, str]
+    files: Mapping[str, str | None]
     header: Sequence[str] | None = None
 
     def has(self, split: str) -> bool:  # noqa: D102
-        return self._find(split) is not None
+        return bool(self.files.get(split)) or self._find(split) is not None
 
     def read(self, split: str) -> Table:  # noqa: D102
         file = self._find(split)
@@ -90,10 +90,9 @@ class Folder:
         return read_table(file, self.header)
 
     def _find(self, split: str) -> Path | None:
-        if split in self.files:
-            names = [self.files[split]]
-        else:
-            names = [f"{stem}{suffix}" for stem in _SPLIT_NAMES[split] for suffix in SUFFIXES]
+        named = self.files.get(split)
+        found = [f"{stem}{suffix}" for stem in _SPLIT_NAMES[split] for suffix in SUFFIXES]
+        names = [named] if named else found
         return next((self.path / n for n in names if (self.path / n).is_file()), None)
 
 
@@ -180,7 +179,7 @@ def read_table(path: Path, header: Sequence[str] | None = None) -> Table:
 
 
 def _read_tsv(path: Path, header: Sequence[str] | None) -> Table:
-    return _rectangle(path, header, ((n, line.split("\t")) for n, line in _lines(path)))
+    return _rectangle(path, header, ((n, line.split("\t")) for n, line in _lines(path) if line))
 
 
 def _read_csv(path: Path, header: Sequence[str] | None) -> Table:
@@ -218,6 +217,8 @@ def _read_jsonl(path: Path, header: Sequence[str] | None) -> Table:
     lines: list[int] = []
     bad = _BadRows(path)
     for n, line in _lines(path):
+        if not line:
+            continue
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
@@ -240,7 +241,7 @@ def _json_text(value: Any) -> str | None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their end; blank ones are passed over."""
+    """Numbered lines without their end."""
     with path.open("rb") as file:
         for n, raw in enumerate(file, 1):
             try:
@@ -252,9 +253,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     "UTF-8 text",
                     f"convert the file: iconv -f latin1 -t utf-8 {path.name}",
                 ) from error
-            line = line.rstrip("\r\n")
-            if line:
-                yield n, line
+            yield n, line.rstrip("\r\n")
 
 
 class _BadRows:

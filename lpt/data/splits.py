@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lpt.data.fewshot import DRAWS, Draw, hold_out
 from lpt.data.sources import Source
 from lpt.data.tasks import Examples, Task
-from lpt.errors import Problems
+from lpt.errors import Problems, fail
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ def make_splits(
     if protocol == "kshot":
         assert k is not None
         drawn = DRAWS[draw](train.labels, k, dev_k, seed)
+        if not drawn.dev:
+            raise fail(
+                "data.k",
+                f"{k} ({draw}) takes all {len(train)} rows of train",
+                "fewer: dev is drawn from the rest",
+            )
         test_name = names[1]
         origin = {
             "train": f"drawn from train ({draw}, k={k}, seed {seed})",

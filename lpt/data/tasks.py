@@ -76,7 +76,7 @@ class Task:
         """The rows of a table as examples.
 
         Raises:
-            ConfigError: A column is missing, a cell is empty where text is needed, or a label is
+            ConfigError: A column is missing, a row has no value for a text column, or a label is
                 not the task's; each with file and line.
         """
         problems = Problems()
@@ -135,8 +135,11 @@ class Task:
 
 def _texts(table: Table, name: str, problems: Problems) -> list[str]:
     values = table.columns[name]
-    for row in [i for i, value in enumerate(values) if value is None][:_SHOWN_ROWS]:
+    missing = [i for i, value in enumerate(values) if value is None]
+    for row in missing[:_SHOWN_ROWS]:
         problems.add(table.place(row), f"no value for {name!r}", "text")
+    if len(missing) > _SHOWN_ROWS:
+        problems.add(table.name, f"{len(missing) - _SHOWN_ROWS} more rows without {name!r}")
     return [value or "" for value in values]
 
 

@@ -57,11 +57,14 @@ class Template:
 
     def render(self, values: Mapping[str, str], answer: str) -> str:
         """The text with columns filled in and `answer` where the mask or {word} stands."""
-        parts = (
-            p if isinstance(p, str) else answer if p[0] in (MASK, WORD) else values[p[0]]
-            for p in self.pieces
-        )
-        return "".join(parts)
+        before, after = self.around(values)
+        return f"{before}{answer}{after}"
+
+    def around(self, values: Mapping[str, str]) -> tuple[str, str]:
+        """The text before and after the mask or {word}, with columns filled in."""
+        at = next(i for i, p in enumerate(self.pieces) if p in ((MASK,), (WORD,)))
+        parts = [p if isinstance(p, str) else values.get(p[0], "") for p in self.pieces]
+        return "".join(parts[:at]), "".join(parts[at + 1 :])
 
     def _check(self) -> None:
         holes = [p[0] for p in self.pieces if isinstance(p, tuple)]
@@ -148,10 +151,11 @@ class Encoder:
         self._start = [] if masked else [start]
         self._end = [] if masked or end is None else [end]
         self._answers = [tokenizer.mask_token] if masked else self.words
-        special = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
+        added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+        special = sorted({*tokenizer.all_special_tokens, *added} - {""}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
         empty = max(len(s) for s in self._tokenize([dict.fromkeys(template.columns, "")])[0])
-        if empty > max_length:
+        if empty >= max_length:
             raise fail(
                 "data.max_length",
                 f"{max_length}, but the template alone takes {empty} tokens",
@@ -162,7 +166,7 @@ class Encoder:
         """Token ids of every row; `columns` holds the template's columns, equally long."""
         names = self.template.columns
         rows = [
-            {name: self._plain(value) for name, value in zip(names, values, strict=True)}
+            {name: self._plain(value.strip()) for name, value in zip(names, values, strict=True)}
             for values in zip(*(columns[name] for name in names), strict=True)
         ]
         sequences = self._tokenize(rows)
@@ -174,12 +178,17 @@ class Encoder:
         return self._assemble(sequences, truncated)
 
     def _plain(self, text: str) -> str:
-        """Text in which no tokenizer finds a special token: a `</s>` in a review is just text."""
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text.strip())
+        """Text in which the tokenizer finds no special token: a `</s>` in a review is just text."""
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+    def _render(self, row: Mapping[str, str], answer: str) -> str:
+        # Again, because special tokens may form where two fields meet.
+        before, after = map(self._plain, self.template.around(row))
+        return f"{before}{answer}{after}"
 
     def _tokenize(self, rows: Sequence[Mapping[str, str]]) -> list[list[list[int]]]:
         """One sequence a row (masked) or one a row and label (causal), as (row, answer) lists."""
-        texts = [self.template.render(row, answer) for row in rows for answer in self._answers]
+        texts = [self._render(row, answer) for row in rows for answer in self._answers]
         ids: list[list[int]] = self.tokenizer(
             texts,
             add_special_tokens=self.template.kind == "masked",
@@ -205,14 +214,15 @@ class Encoder:
                 keep[max(keep, key=lambda name: keep[name])] -= 1
             for name, spans in offsets.items():
                 count = max(keep[name], 0)
-                if count < len(spans):
-                    row[name] = row[name][: spans[count][0]].rstrip()
+                if count < len(spans):  # at least a character goes: tokens may have no width
+                    row[name] = row[name][: min(spans[count][0], len(row[name]) - 1)].rstrip()
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         out: Any = self.tokenizer(
             text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        return [span for span in out["offset_mapping"] if span[1] > span[0]]
+        spans: list[tuple[int, int]] = out["offset_mapping"]
+        return spans
 
     def _assemble(self, sequences: list[list[list[int]]], truncated: int) -> Encoded:
         if self.template.kind == "masked":

@@ -36,6 +36,7 @@ class Batch(NamedTuple):
         targets: (N,) the token to be predicted there; -100 where the label is unknown.
         labels: (E,) label index of each example; -1 unknown.
         index: (E,) row id of each example in its source.
+        hidden: (B, T, D) hidden states in front of the prompt layer, where they are known already.
     """
 
     input_ids: Tensor
@@ -47,6 +48,7 @@ class Batch(NamedTuple):
     targets: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # a tuple's own method of that name is not needed
+    hidden: Tensor | None = None
 
 
 class LatePrompt(nn.Module):
@@ -78,13 +80,21 @@ class LatePrompt(nn.Module):
         """Training mode for the prompt and for those frozen layers that are to drop out."""
         super().train(mode)
         self.split.head.eval()  # first: it may share the embeddings with `below`
-        self.split.below.train(mode and self.frozen_dropout == "all")
+        if self.split.below is not None:
+            self.split.below.train(mode and self.frozen_dropout == "all")
         self.split.above.train(mode and self.frozen_dropout != "none")
         return self
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What trains, by name; said here once for counting, saving and testing."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def count_parameters(self) -> dict[str, int]:
+        """Number of trainable and of all parameters, shared ones counted once."""
+        return {
+            "trainable": sum(p.numel() for p in self.trainable().values()),
+            "total": sum(p.numel() for p in self.parameters()),
+        }
 
     def make_prompt(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Prompt of each row: (B, T, D) -> (B, m, D)."""
@@ -95,7 +105,9 @@ class LatePrompt(nn.Module):
 
         `prompted=False` gives the unprompted language model (the zero-shot baseline).
         """
-        hidden = self.split.read(batch.input_ids, batch.attention_mask)
+        hidden = batch.hidden
+        if hidden is None:
+            hidden = self.split.read(batch.input_ids, batch.attention_mask)
         prompt = self.make_prompt(hidden, batch) if prompted else None
         final = self.split.answer(hidden, batch.attention_mask, prompt)
         shift = 0 if prompt is None else prompt.shape[1]

@@ -82,7 +82,7 @@ class SplitModel(nn.Module):
         if not 1 <= layer <= len(layers):
             raise ValueError(f"layer {layer} is outside 1..{len(layers)}")
         model.requires_grad_(False).eval()
-        self.below = _below(base, self.family, layer)
+        self.below: PreTrainedModel | None = _below(base, self.family, layer)
         self.above = _above(base, self.family, layer)
         self.head = _head(model, self.family)
 
@@ -91,9 +91,19 @@ class SplitModel(nn.Module):
         """D, the width of the hidden states."""
         return int(self.config.hidden_size)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the frozen weights and of the hidden states."""
+        return next(self.above.parameters()).dtype
+
     def embed(self, input_ids: Tensor) -> Tensor:
         """Vocabulary embeddings of token ids, without positions: (n,) -> (n, E)."""
+        assert self.below is not None
         return self.below.get_input_embeddings()(input_ids)
+
+    def free_below(self) -> None:
+        """Let go of the lower stack, once its output is known for all that will be read."""
+        self.below = None
 
     @torch.no_grad()
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -106,6 +116,7 @@ class SplitModel(nn.Module):
         Returns:
             (B, T, D) in the type of the frozen weights.
         """
+        assert self.below is not None
         return self._run(self.below, attention_mask, input_ids=input_ids)
 
     def answer(self, hidden: Tensor, attention_mask: Tensor, prompt: Tensor | None) -> Tensor:

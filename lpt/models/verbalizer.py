@@ -23,7 +23,7 @@ def word_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[i
     ids: list[int] = []
     for word in words:
         pieces = _pieces(tokenizer, word)
-        if len(pieces) == 1 and pieces[0] != tokenizer.unk_token_id:
+        if word.strip() and len(pieces) == 1 and pieces[0] != tokenizer.unk_token_id:
             ids.append(pieces[0])
             continue
         shown = " + ".join(repr(t) for t in tokenizer.convert_ids_to_tokens(pieces)) or "nothing"

@@ -1,0 +1,81 @@
+"""Loggers write inside the run folder only, and leave nothing behind in the process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+
+from lpt.config import LoggerConfig, WandbConfig
+from lpt.tracking import build_loggers, finish_loggers
+
+RESOLVED = {"seed": 13, "task": {"words": ["terrible", "great"]}}
+OFFLINE = WandbConfig(enabled=True, mode="offline", group="sweep", tags=["late"])
+WANDB_CACHE = "home/.cache/wandb/"  # its own debug logs, whatever the run
+ALL = LoggerConfig(csv=True, tensorboard=True, wandb=OFFLINE)
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory and home of the test, where no logger may write."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("home", "cwd"):
+        (tmp_path / "outside" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "outside" / "cwd")
+    monkeypatch.setenv("HOME", str(tmp_path / "outside" / "home"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    yield tmp_path / "outside"
+    wandb.teardown()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        (LoggerConfig(), []),
+        (LoggerConfig(csv=True), [CSVLogger]),
+        (LoggerConfig(tensorboard=True), [TensorBoardLogger]),
+        (ALL, [CSVLogger, TensorBoardLogger, WandbLogger]),
+    ],
+)
+def test_loggers_are_those_switched_on(
+    config: LoggerConfig, kinds: list[type], tmp_path: Path
+) -> None:
+    assert [type(logger) for logger in build_loggers(config, tmp_path, {})] == kinds
+
+
+def test_two_runs_in_one_process_keep_apart(outside: Path, tmp_path: Path) -> None:
+    ids = []
+    for name in ("first", "second"):
+        run_dir = tmp_path / name
+        run_dir.mkdir()
+        loggers = build_loggers(ALL, run_dir, RESOLVED)
+        for logger in loggers:
+            logger.log_metrics({"dev/accuracy": 0.625}, step=10)
+            logger.save()
+        run = wandb.run
+        assert run is not None
+        assert dict(run.config) == RESOLVED
+        assert (run.name, run.group, run.tags) == (name, "sweep", ("late",))
+        ids.append(run.id)
+        for logger in loggers:
+            logger.finalize("success")
+        finish_loggers(ALL)
+
+        assert wandb.run is None
+        assert "WANDB_MODE" not in os.environ
+        written = files(run_dir)
+        assert "0.625" in (run_dir / "csv" / "metrics.csv").read_text()
+        assert any(file.startswith("tensorboard/events.out.tfevents") for file in written)
+        assert [f for f in written if f.endswith(f"run-{run.id}.wandb")]
+    assert len(set(ids)) == 2
+    assert [file for file in files(outside) if not file.startswith(WANDB_CACHE)] == []
+    assert {path.name for path in tmp_path.iterdir()} == {"outside", "first", "second"}
