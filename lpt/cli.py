@@ -36,11 +36,11 @@ def run_composed(composed: DictConfig) -> None:
 
     In a multirun the error is raised instead, so that Hydra goes on with the next job.
     """
-    _quiet_libraries()
     try:
         config = _typed(composed)
         from lpt.experiment import run  # slow to import: a wrong command line fails before
 
+        _quiet_libraries()
         run(config)
     except ConfigError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -43,7 +43,7 @@ from lpt.results import (
     write_predictions,
 )
 from lpt.run_dir import claim_run_dir, log_to
-from lpt.tracking import finish_loggers
+from lpt.tracking import finished_loggers
 from lpt.training import build_trainer
 from lpt.validation import reason_not_to_cache
 
@@ -67,18 +67,16 @@ def run(config: Config) -> dict[str, Any] | None:
     seed_everything(config.seed, workers=True, verbose=False)
     model, identity = build_model(config, plan)  # may be refused: before anything is written
     run_dir = claim_run_dir(config, plan.layer)
-    with log_to(run_dir):
+    with log_to(run_dir), finished_loggers(config.logger):
         data = build_data(config, plan)
         module = build_module(config, plan, model)
         parameters = model.count_parameters()
         trainer = build_trainer(config, run_dir, plan.backbone)
-        resolved = resolve(config, run_dir, plan.layer)
         keep_hidden(config, plan, trainer, model, identity, data)
         metrics = fit_and_score(config, plan, trainer, module, data)
         metrics["parameters"] = parameters
         if trainer.is_global_zero:
-            leave(resolved, plan, run_dir, trainer, module, identity, metrics)
-        finish_loggers(config.logger)
+            leave(config, plan, run_dir, trainer, module, identity, metrics)
     return metrics
 
 
@@ -251,7 +249,7 @@ def fit_and_score(
 
 
 def leave(
-    resolved: Config,
+    config: Config,
     plan: Plan,
     run_dir: Path,
     trainer: Trainer,
@@ -260,7 +258,8 @@ def leave(
     metrics: dict[str, Any],
 ) -> None:
     """Write what a run leaves behind, metrics.json last, and print the table."""
-    prompt, task = resolved.prompt, plan.task
+    prompt, task = config.prompt, plan.task
+    resolved = resolve(config, run_dir, plan.layer)
     OmegaConf.save(OmegaConf.structured(resolved), run_dir / "config.yaml")
     save_adapter(
         module.model,
@@ -273,7 +272,7 @@ def leave(
             "template": task.template.text,
             "labels": task.labels,
             "words": task.words,
-            "max_length": resolved.data.max_length,
+            "max_length": config.data.max_length,
         },
     )
     assert isinstance(module.predictions, Predictions)

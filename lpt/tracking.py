@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import netrc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +56,21 @@ def check_loggers(config: LoggerConfig, problems: Problems) -> None:
         )
 
 
-def finish_loggers(config: LoggerConfig) -> None:
-    """Close what would otherwise leak into the next run of this process."""
-    if config.wandb.enabled:
-        import wandb
+@contextmanager
+def finished_loggers(config: LoggerConfig) -> Iterator[None]:
+    """When the block ends, close what would otherwise leak into the next run of this process."""
+    mode = os.environ.get("WANDB_MODE")
+    try:
+        yield
+    finally:
+        if config.wandb.enabled:
+            import wandb
 
-        wandb.finish()
-        # WandbLogger's offline mode leaves this behind for every later run of the process.
-        if os.environ.get("WANDB_MODE") == "dryrun":
-            del os.environ["WANDB_MODE"]
+            wandb.finish()
+            # WandbLogger's offline mode changes this for every later run of the process.
+            os.environ.pop("WANDB_MODE", None)
+            if mode is not None:
+                os.environ["WANDB_MODE"] = mode
 
 
 def _wandb_key() -> bool:

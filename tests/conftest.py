@@ -28,6 +28,7 @@ atexit.register(shutil.rmtree, os.environ["LPT_CACHE"], ignore_errors=True)
 
 CONF = Path(__file__).parents[1] / "conf"
 Compose = Callable[..., Config]
+MakeConfig = Callable[..., Config]
 
 
 @pytest.fixture
@@ -73,3 +74,30 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, part in (("train", rows[:80]), ("dev", rows[80:104]), ("test", rows[104:])):
         (folder / f"{split}.tsv").write_text("\n".join(part) + "\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def toy(
+    composed: Compose, checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
+) -> MakeConfig:
+    """A short run on the toy data; `model` is masked or causal."""
+
+    def make(model: str = "masked", *overrides: str) -> Config:
+        return composed(
+            "model=local",
+            f"model.path={checkpoints[model]}",
+            "task=reviews",
+            f"data.path={toy_data}",
+            "task.labels=['0','1']",
+            'task.template="{text} It was ' + ("<mask>" if model == "masked" else "{word}") + ' ."',
+            "prompt.layer=3",
+            "data.batch_size=16",
+            "data.max_length=64",
+            "trainer.max_steps=4",
+            "trainer.eval_every_steps=2",
+            "strategy.accelerator=cpu",
+            f"run_dir={tmp_path / 'run'}",
+            *overrides,
+        )
+
+    return make

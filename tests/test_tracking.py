@@ -11,7 +11,7 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from lpt.config import LoggerConfig, WandbConfig
-from lpt.tracking import build_loggers, finish_loggers
+from lpt.tracking import build_loggers, finished_loggers
 
 RESOLVED = {"seed": 13, "task": {"words": ["terrible", "great"]}}
 OFFLINE = WandbConfig(enabled=True, mode="offline", group="sweep", tags=["late"])
@@ -57,18 +57,18 @@ def test_two_runs_in_one_process_keep_apart(outside: Path, tmp_path: Path) -> No
     for name in ("first", "second"):
         run_dir = tmp_path / name
         run_dir.mkdir()
-        loggers = build_loggers(ALL, run_dir, RESOLVED)
-        for logger in loggers:
-            logger.log_metrics({"dev/accuracy": 0.625}, step=10)
-            logger.save()
-        run = wandb.run
-        assert run is not None
-        assert dict(run.config) == RESOLVED
-        assert (run.name, run.group, run.tags) == (name, "sweep", ("late",))
-        ids.append(run.id)
-        for logger in loggers:
-            logger.finalize("success")
-        finish_loggers(ALL)
+        with finished_loggers(ALL):
+            loggers = build_loggers(ALL, run_dir, RESOLVED)
+            for logger in loggers:
+                logger.log_metrics({"dev/accuracy": 0.625}, step=10)
+                logger.save()
+            run = wandb.run
+            assert run is not None
+            assert dict(run.config) == RESOLVED
+            assert (run.name, run.group, run.tags) == (name, "sweep", ("late",))
+            ids.append(run.id)
+            for logger in loggers:
+                logger.finalize("success")
 
         assert wandb.run is None
         assert "WANDB_MODE" not in os.environ

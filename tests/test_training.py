@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +20,9 @@ from lpt.models.backbone import find_backbone, load_model
 from lpt.module import LatePromptModule
 from lpt.plan import prepare
 from lpt.training import build_trainer
-from tests.conftest import Compose
+from tests.conftest import MakeConfig
 
 KINDS = ("npg", "mppg", "appg", "static")
-MakeConfig = Callable[..., Config]
-
-
-@pytest.fixture
-def toy(
-    composed: Compose, checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
-) -> MakeConfig:
-    """A short run on the toy data; `model` is masked or causal."""
-
-    def make(model: str = "masked", *overrides: str) -> Config:
-        return composed(
-            "model=local",
-            f"model.path={checkpoints[model]}",
-            "task=reviews",
-            f"data.path={toy_data}",
-            "task.labels=['0','1']",
-            'task.template="{text} It was ' + ("<mask>" if model == "masked" else "{word}") + ' ."',
-            "prompt.layer=3",
-            "data.batch_size=16",
-            "data.max_length=64",
-            "trainer.max_steps=4",
-            "trainer.eval_every_steps=2",
-            "strategy.accelerator=cpu",
-            f"run_dir={tmp_path / 'run'}",
-            *overrides,
-        )
-
-    return make
 
 
 class Spy(Callback):

@@ -1,0 +1,305 @@
+"""The hidden-state cache: what is stored, when it is used, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from lpt.config import Config
+from lpt.data.batching import Collator
+from lpt.data.hidden_cache import HiddenCache, Recipe, TokenLayout, token_digest
+from lpt.data.templates import Encoded
+from lpt.experiment import build_data, build_model, run
+from lpt.models.families import FAMILIES
+from lpt.models.generators import build_generator
+from lpt.models.late_prompt import LabelScorer, LatePrompt
+from lpt.models.split import SplitModel
+from lpt.plan import prepare
+from lpt.reading import TextRows, read_ahead
+from tests.conftest import MakeConfig
+from tests.tiny import tiny_model
+
+RECIPE = Recipe("weights", 3, "float32", "32-true", "sdpa", "tokens", "torch 1")
+SHAPE = (4, 6)
+MASKED = Encoded([[5, 6, 7, 8], [5, 9], [5, 6, 7, 8, 9, 10]], mask_at=[2, 1, 4])
+CAUSAL = Encoded(
+    [[5, 6, 7, 8], [5, 9], [5, 6, 7]],
+    endings=[[[20, 2], [21, 2]], [[20, 2], [21, 22, 2]], [[23], [24]]],
+)
+
+
+def filled(cache: HiddenCache, recipe: Recipe = RECIPE, value: float = 1.0) -> Tensor:
+    """Build an entry of that value."""
+    unfinished = cache.begin(SHAPE, torch.float32)
+    matrix = cache.fill(unfinished, SHAPE, torch.float32)
+    matrix.fill_(value)
+    cache.finish(unfinished, recipe, "test", SHAPE, torch.float32)
+    return matrix.clone()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> HiddenCache:
+    return HiddenCache(tmp_path / "cache", max_bytes=10**9)
+
+
+@pytest.mark.parametrize("encoded", [MASKED, CAUSAL])
+def test_layout_gives_every_token_one_place(encoded: Encoded) -> None:
+    layout = TokenLayout(encoded)
+    seen: list[int] = []
+    for i, context in enumerate(encoded.context):
+        labels = range(len(encoded.endings[i])) if encoded.endings else [None]
+        places = [layout.places(i, y) for y in labels]
+        assert all(row[: len(context)] == places[0][: len(context)] for row in places)
+        seen += places[0][: len(context)]
+        seen += itertools.chain.from_iterable(row[len(context) :] for row in places)
+    assert sorted(seen) == list(range(layout.tokens))
+
+
+@pytest.mark.parametrize("encoded", [MASKED, CAUSAL])
+def test_rows_to_read_keep_every_token_once(encoded: Encoded) -> None:
+    rows = TextRows(encoded, pad_id=0)
+    batch = rows(range(len(rows.rows)))
+    kept = batch.places[batch.places >= 0]
+    assert sorted(kept.tolist()) == list(range(TokenLayout(encoded).tokens))
+    assert (batch.attention_mask[batch.places >= 0] == 1).all()
+    assert sorted(i for part in rows.batches(2) for i in part) == list(range(len(rows.rows)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cached_training_is_uncached_training(family: str, tmp_path: Path) -> None:
+    """The same batches, 50 steps, without dropout: the same losses to 1e-5."""
+    kind = FAMILIES[family].kind
+    encoded = MASKED if kind == "masked" else CAUSAL
+    split = SplitModel(tiny_model(family), 3)
+    rows = TextRows(encoded, split.config.pad_token_id)
+    matrix = torch.empty(TokenLayout(encoded).tokens, 32)
+    for part in rows.batches(2):  # other batches than those that train: other padding
+        text = rows(part)
+        kept = text.places >= 0
+        matrix[text.places[kept]] = split.read(text.input_ids, text.attention_mask)[kept]
+
+    def losses(hidden: Tensor | None) -> list[float]:
+        torch.manual_seed(3)
+        generator = build_generator("appg", hidden_size=32, length=3, bottleneck=6)
+        model = LatePrompt(split, generator, frozen_dropout="none").train()
+        options = {"word_ids": [7, 8], "pad_id": split.config.pad_token_id}
+        collate = Collator(encoded, [0, 1, 1], [0, 1, 2], score_all=True, hidden=hidden, **options)
+        scorer = LabelScorer(kind, [7, 8])
+        optimizer = torch.optim.AdamW(generator.parameters(), lr=1e-2)
+        curve = []
+        for _ in range(50):
+            batch = collate([0, 1, 2])
+            assert (batch.hidden is None) == (hidden is None)
+            loss = scorer.loss(model(batch), batch, "label_words")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            curve.append(loss.item())
+        return curve
+
+    uncached = losses(None)
+    split.free_below()
+    assert losses(matrix) == pytest.approx(uncached, abs=1e-5)
+    assert uncached[-1] < uncached[0]
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_runs_with_and_without_cache_agree(
+    toy: MakeConfig,
+    tmp_path: Path,
+    model: str,
+) -> None:
+    settings = ("model.dropout=none", "prompt.dropout=0", "overwrite=true")
+    plain = run(toy(model, "cache=off", *settings))
+    folder = f"cache.dir={tmp_path / 'cache'}"
+    built = run(toy(model, "cache=on", folder, *settings))
+    reused = run(toy(model, "cache=on", folder, *settings))
+    assert plain is not None
+    assert built is not None
+    assert reused is not None
+    assert built["test"] == reused["test"] == plain["test"]
+    assert built["zero_shot"] == plain["zero_shot"]
+    assert built["parameters"] == plain["parameters"]
+    assert len(HiddenCache(tmp_path / "cache", 1).entries()) == 3
+
+
+def test_lower_stack_is_not_run_when_everything_is_cached(
+    toy: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = toy("masked", "cache=on", f"cache.dir={tmp_path / 'cache'}", "overwrite=true")
+    first = run(config)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the text was read again")
+
+    monkeypatch.setattr(SplitModel, "read", refuse)
+    assert first is not None
+    again = run(config)
+    assert again is not None
+    assert again["test"] == first["test"]
+
+
+def test_generators_seeds_and_lengths_share_an_entry(
+    toy: MakeConfig,
+    tmp_path: Path,
+) -> None:
+    folder = f"cache.dir={tmp_path / 'cache'}"
+    for change in ("prompt=mppg", "seed=5", "prompt.length=2", "optim.lr=0.1"):
+        run(toy("masked", "cache=on", folder, "overwrite=true", change))
+    assert len(HiddenCache(tmp_path / "cache", 1).entries()) == 3
+    run(toy("masked", "cache=on", folder, "overwrite=true", "prompt.layer=2"))
+    assert len(HiddenCache(tmp_path / "cache", 1).entries()) == 6
+
+
+def test_what_an_entry_depends_on() -> None:
+    changes = {
+        "weights": "other", "layer": 4, "dtype": "bfloat16", "precision": "bf16-mixed",
+        "attention": "eager", "tokens": "other", "versions": "torch 2",
+    }  # fmt: skip
+    keys = {replace(RECIPE, **{name: value}).key() for name, value in changes.items()}
+    assert len(keys | {RECIPE.key()}) == 1 + len(changes)
+    assert set(changes) == set(RECIPE.__dataclass_fields__)
+    other = Encoded([[5, 6, 7, 8], [5, 9], [5, 6, 7, 8, 9, 11]], mask_at=[2, 1, 4])
+    assert token_digest(MASKED) != token_digest(other)
+
+
+def test_round_trip(cache: HiddenCache) -> None:
+    assert cache.get(RECIPE) is None
+    matrix = filled(cache)
+    found = cache.get(RECIPE)
+    assert found is not None
+    assert torch.equal(found, matrix)
+    assert cache.get(replace(RECIPE, layer=4)) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "grow", "missing", "foreign", "json"])
+def test_damage_is_found_and_never_read(
+    cache: HiddenCache, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(cache)
+    folder = cache.folder / RECIPE.key()
+    file, entry = folder / "hidden.bin", folder / "entry.json"
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[17] ^= 1
+        file.write_bytes(data)
+    elif damage == "truncate":
+        file.write_bytes(data[:-4])
+    elif damage == "grow":
+        file.write_bytes(data + b"0000")
+    elif damage == "missing":
+        file.unlink()
+    elif damage == "foreign":
+        known = json.loads(entry.read_text())
+        known["recipe"]["layer"] = 7
+        entry.write_text(json.dumps(known))
+    else:
+        entry.write_text("{")
+    assert cache.get(RECIPE) is None
+    if damage != "json":
+        assert "built anew" in caplog.text
+    if not folder.exists():
+        filled(cache, value=2.0)
+        rebuilt = cache.get(RECIPE)
+        assert rebuilt is not None
+        assert (rebuilt == 2.0).all()
+
+
+def test_an_interrupted_build_leaves_nothing(
+    toy: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "cache"
+    config = toy("masked", "cache=on", f"cache.dir={folder}")
+
+    def interrupt(*_: object) -> None:
+        raise RuntimeError("pulled the plug")
+
+    monkeypatch.setattr(SplitModel, "read", interrupt)
+    with pytest.raises(RuntimeError, match="pulled the plug"):
+        run(config)
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+
+
+def test_oldest_unused_entries_go_first(tmp_path: Path) -> None:
+    size = SHAPE[0] * SHAPE[1] * 4
+    cache = HiddenCache(tmp_path, max_bytes=3 * size)
+    recipes = [replace(RECIPE, layer=i) for i in range(4)]
+    for i, recipe in enumerate(recipes[:3]):
+        filled(cache, recipe)
+        os.utime(tmp_path / recipe.key() / "entry.json", (i, i))
+    assert cache.get(recipes[0]) is not None  # used just now
+    filled(cache, recipes[3])
+    assert [cache.get(r) is not None for r in recipes] == [True, False, True, True]
+
+
+def test_what_does_not_fit_is_not_kept(
+    toy: MakeConfig,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = run(toy("masked", f"cache.dir={tmp_path / 'cache'}", "cache.max_gb=1e-6"))
+    assert metrics is not None
+    assert "cache.max_gb" in caplog.text
+    file = tmp_path / "file"
+    file.write_text("")
+    metrics = run(toy("masked", f"cache.dir={file / 'cache'}", "overwrite=true"))
+    assert metrics is not None
+    assert "not kept" in caplog.text
+
+
+def test_one_builds_the_other_waits(
+    toy: MakeConfig,
+    tmp_path: Path,
+) -> None:
+    cache = HiddenCache(tmp_path / "cache", 10**9)
+    config: Config = toy("masked")
+    plan = prepare(config)
+    reads: list[int] = []
+    results: list[bool] = []
+
+    class Counting(SplitModel):
+        def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+            reads.append(len(input_ids))
+            return super().read(input_ids, attention_mask)
+
+    splits = [build_model(config, plan)[0].split for _ in range(2)]
+
+    def work(split: SplitModel) -> None:
+        split.__class__ = Counting
+        data = build_data(config, plan)
+        trainer = Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+        )
+        done = read_ahead(split, data, trainer, cache, recipe=RECIPE, title="test")
+        results.append(done)
+
+    threads = [threading.Thread(target=work, args=(split,)) for split in splits]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True, True]
+    assert sum(reads) == sum(len(part) for _, part in plan.splits.items())
+
+
+def test_clear_removes_everything(cache: HiddenCache) -> None:
+    filled(cache)
+    cache.begin(SHAPE, torch.float32)
+    assert cache.clear() == 2
+    assert not cache.entries()
+    shutil.rmtree(cache.folder)
+    assert cache.clear() == 0
