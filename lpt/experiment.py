@@ -72,9 +72,9 @@ def run(config: Config) -> dict[str, Any] | None:
         module = build_module(config, plan, model)
         parameters = model.count_parameters()
         trainer = build_trainer(config, run_dir, plan.backbone)
-        keep_hidden(config, plan, trainer, model, identity, data)
+        cached = keep_hidden(config, plan, trainer, model, identity, data)
         metrics = fit_and_score(config, plan, trainer, module, data)
-        metrics["parameters"] = parameters
+        metrics |= {"parameters": parameters, "cache": cached}
         if trainer.is_global_zero:
             leave(config, plan, run_dir, trainer, module, identity, metrics)
     return metrics
@@ -150,14 +150,19 @@ def keep_hidden(
     model: LatePrompt,
     identity: BackboneIdentity,
     data: LatePromptData,
-) -> None:
-    """Compute once what the frozen lower stack says of every example, unless that is no use."""
+) -> dict[str, Any]:
+    """Compute once what the frozen lower stack says of every example, unless that is no use.
+
+    Returns:
+        Which sets are cached, the seconds it took, and why not, for metrics.json.
+    """
     cache = config.cache
     why_not = reason_not_to_cache(config, plan.layer)
     if cache.mode == "off" or why_not:
         if why_not:
             logger.info("Hidden states are not kept: %s.", why_not)
-        return
+        return {"sets": [], "seconds": 0.0, "why_not": why_not or "cache.mode=off"}
+    started = time.perf_counter()
     folder = Path(cache.dir) if cache.dir is not None else cache_dir() / "hidden"
     split = model.split
     recipe = Recipe(
@@ -174,6 +179,8 @@ def keep_hidden(
     complete = read_ahead(split, data, trainer, store, recipe=recipe, title=title)
     if complete and cache.free_below:
         split.free_below()
+    seconds = time.perf_counter() - started
+    return {"sets": sorted(data.hidden), "seconds": seconds, "why_not": None}
 
 
 def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptModule:

@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from lpt.config import Config, register, to_config
+from lpt.config import Config, PromptConfig, register, to_config
+from lpt.models.generators import GENERATORS
 from lpt.overrides import check_overrides
 from lpt.validation import validate
 
@@ -248,3 +249,8 @@ def test_every_field_is_described_and_read(owner: str, field: str) -> None:
     group = owner.removesuffix("Config").lower() or "config"
     interpolated = any(f"${{{group}.{field}}}" in path.read_text("utf-8") for path in FILES)
     assert interpolated or {(group, field), ("config", field)} & reads()
+
+
+def test_kinds_of_prompt_are_those_that_can_be_built() -> None:
+    [kind] = [f for f in dataclasses.fields(PromptConfig) if f.name == "kind"]
+    assert set(kind.metadata["choices"]) == {*GENERATORS, "static"}

@@ -15,6 +15,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
+from lpt.cache import main
 from lpt.config import Config
 from lpt.data.batching import Collator
 from lpt.data.hidden_cache import HiddenCache, Recipe, TokenLayout, token_digest
@@ -303,3 +304,16 @@ def test_clear_removes_everything(cache: HiddenCache) -> None:
     assert not cache.entries()
     shutil.rmtree(cache.folder)
     assert cache.clear() == 0
+
+
+def test_command_line(cache: HiddenCache, capsys: pytest.CaptureFixture[str]) -> None:
+    filled(cache)
+    options = ["--dir", str(cache.folder)]
+    assert main(["list", *options]) == 0
+    assert RECIPE.key()[:6] in capsys.readouterr().out
+    assert main(["verify", *options]) == 0
+    (cache.folder / RECIPE.key() / "hidden.bin").write_bytes(b"torn")
+    assert main(["verify", *options]) == 1
+    assert "size is wrong" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["clear", *options]) == 0
+    assert not cache.entries()

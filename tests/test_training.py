@@ -17,12 +17,13 @@ from lpt.config import Config
 from lpt.errors import ConfigError
 from lpt.experiment import build_data, build_model, build_module, run
 from lpt.models.backbone import find_backbone, load_model
+from lpt.models.generators import GENERATORS
 from lpt.module import LatePromptModule
 from lpt.plan import prepare
 from lpt.training import build_trainer
 from tests.conftest import MakeConfig
 
-KINDS = ("npg", "mppg", "appg", "static")
+KINDS = (*GENERATORS, "static")
 
 
 class Spy(Callback):
