@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     table = Table(title=f"hidden states in {chosen.dir}")
     for name in ("entry", "what it is", "tokens", "size", "last used"):
-        table.add_column(name, justify="right" if name in ("tokens", "size") else "left")
+        number = name in ("tokens", "size")
+        table.add_column(name, justify="right" if number else "left", no_wrap=name == "entry")
     if chosen.action == "verify":
         table.add_column("state")
     damaged = 0

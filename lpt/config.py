@@ -204,8 +204,9 @@ class TrainerConfig:
     """Stop after so many evaluations without a better dev score; null: train to the end."""
     precision: str = _limited("32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
     """Arithmetic; mixed keeps the prompt's parameters in float32."""
-    sanity_steps: int = _limited(2, ge=0)
-    """Dev batches evaluated before training, to find faults early."""
+    sanity_steps: int = _limited(0, ge=0)
+    """Dev batches that Lightning evaluates before training. The zero-shot scores, which every run
+    begins with, have gone the same way already."""
 
 
 @dataclass

@@ -233,6 +233,8 @@ def fit_and_score(
             "truncated": {name: part.truncated for name, part in data.encoded.items()},
             "split_sha256": plan.splits.checksum(),
         },
+        "optim": dataclasses.asdict(config.optim),
+        "trainer": dataclasses.asdict(config.trainer),
         "seed": config.seed,
         "loss": config.loss,
         "metrics": list(names),

@@ -147,10 +147,12 @@ def read_ahead(
         Whether nothing is left to be read by the lower stack.
     """
     recipes: dict[str, Recipe] = {}
+    claimed = 0
     for name, encoded in data.encoded.items():
         size = TokenLayout(encoded).tokens * split.hidden_size * split.dtype.itemsize
-        shortage = cache.shortage(size)
+        shortage = cache.shortage(claimed + size)
         if shortage is None:
+            claimed += size
             recipes[name] = replace(recipe, tokens=token_digest(encoded))
         else:
             logger.warning("The hidden states of %s are not kept: %s.", name, shortage)

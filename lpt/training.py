@@ -26,7 +26,7 @@ def build_trainer(config: Config, run_dir: Path, backbone: Backbone) -> Trainer:
         accelerator=strategy.accelerator,
         devices=strategy.devices,
         num_nodes=strategy.num_nodes,
-        strategy=_strategy(strategy.name, backbone),
+        strategy=build_strategy(strategy.name, backbone),
         precision=config.trainer.precision,  # type: ignore[arg-type]  # one of its literals
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.optim.clip,
@@ -73,7 +73,8 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
     return callbacks
 
 
-def _strategy(name: str, backbone: Backbone) -> str | Strategy:
+def build_strategy(name: str, backbone: Backbone) -> str | Strategy:
+    """How the devices share the work: `single`, `ddp` or `fsdp`."""
     if name == "single":
         return "auto"
     if name == "ddp":
