@@ -11,9 +11,10 @@ from typing import NoReturn
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lpt.config import Config, register, to_config
-from lpt.errors import ConfigError, Problems
+from lpt.errors import ConfigError, Problems, fail
 from lpt.overrides import check_overrides
 
 USAGE_ERROR = 2
@@ -53,7 +54,11 @@ def _typed(composed: DictConfig) -> Config:
     for key in sorted(OmegaConf.missing_keys(composed)):
         problems.add(key, "no value", "see lpt/config.py", f"give one: {key}=...")
     problems.raise_if_any()
-    return to_config(composed)
+    try:
+        return to_config(composed)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "configuration")
+        raise fail(key, str(error).splitlines()[0], "a value that can be resolved") from error
 
 
 def _exit_with(error: ConfigError) -> NoReturn:

@@ -129,9 +129,9 @@ class DataConfig:
     """Folder with the task's official files; null: the hub."""
     k: int | None = _limited(None, ge=1)
     """Training examples drawn: in all (`draw: total`) or of each class (`draw: per_class`)."""
-    dev_k: int = _limited(1000, ge=1)
-    """Dev examples drawn from the rest of train, counted like k. In full mode they are drawn where
-    the task has no official dev set."""
+    dev_k: int | None = _limited(None, ge=1)
+    """Dev examples drawn from the rest of train, counted like k; null: 1000, or k of each class. In
+    full mode they are drawn where the task has no official dev set."""
     draw: str = _limited("total", choices=("total", "per_class"))
     """total: stratified by class frequency (the reference); per_class: k of each (LM-BFF)."""
     seed: int = _limited(13, ge=0)
@@ -147,11 +147,11 @@ class DataConfig:
     num_workers: int = _limited(0, ge=0)
     """Worker processes that assemble batches."""
     limit_train: int | None = _limited(None, ge=1)
-    """Use only the first so many training examples."""
+    """Use only so many training examples, drawn with data.seed."""
     limit_dev: int | None = _limited(None, ge=1)
-    """Use only the first so many dev examples."""
+    """Use only so many dev examples, drawn with data.seed."""
     limit_test: int | None = _limited(None, ge=1)
-    """Use only the first so many test examples."""
+    """Use only so many test examples, drawn with data.seed."""
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import transformers
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -22,7 +23,8 @@ from lpt.callbacks import DevHistory, Meter, peak_memory_mb
 from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
 from lpt.data.hidden_cache import HiddenCache, Recipe
-from lpt.errors import HubError
+from lpt.data.tasks import UNKNOWN
+from lpt.errors import ConfigError, HubError, fail
 from lpt.metrics import Predictions
 from lpt.models.backbone import fingerprint, load_model
 from lpt.models.generators import build_generator, vocabulary_start
@@ -30,7 +32,7 @@ from lpt.models.gguf import cache_dir
 from lpt.models.late_prompt import LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
 from lpt.module import LatePromptModule
-from lpt.plan import Plan, backbone_arguments, prepare
+from lpt.plan import Plan, backbone_arguments, check_devices, prepare
 from lpt.reading import read_ahead
 from lpt.results import (
     FINISHED,
@@ -63,6 +65,7 @@ def run(config: Config) -> dict[str, Any] | None:
     if config.dry_run:
         dry_run(config)
         return None
+    check_devices(config)
     plan = prepare(config)
     seed_everything(config.seed, workers=True, verbose=False)
     model, identity = build_model(config, plan)  # may be refused: before anything is written
@@ -71,8 +74,9 @@ def run(config: Config) -> dict[str, Any] | None:
         data = build_data(config, plan)
         module = build_module(config, plan, model)
         parameters = model.count_parameters()
-        trainer = build_trainer(config, run_dir, plan.backbone)
-        cached = keep_hidden(config, plan, trainer, model, identity, data)
+        trainer = build_trainer(config, run_dir, plan.backbone, model)
+        with isolate_rng():  # a cache that has to be filled must not change the training
+            cached = keep_hidden(config, plan, trainer, model, identity, data)
         metrics = fit_and_score(config, plan, trainer, module, data)
         metrics |= {"parameters": parameters, "cache": cached}
         if trainer.is_global_zero:
@@ -87,14 +91,21 @@ def dry_run(config: Config) -> None:
         ConfigError: A problem other than an unreachable hub.
     """
     console = Console()
-    text = OmegaConf.to_yaml(OmegaConf.structured(config))
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def show(config: Config) -> None:
+        text = OmegaConf.to_yaml(OmegaConf.structured(config))
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     try:
         plan = prepare(config)
-    except HubError as error:
+    except ConfigError as error:
+        show(config)
+        if not isinstance(error, HubError):
+            raise
         text = f"Not checked, for want of the hub:\n{error.listing}"
         console.print(text, markup=False, soft_wrap=True)
         return
+    show(resolve(config, config.run_dir, plan.layer))
     sizes = ", ".join(f"{len(part)} {name}" for name, part in plan.splits.items())
     console.print(f"Everything checked: {sizes}, prompt at layer {plan.layer}. Nothing started.")
 
@@ -176,11 +187,15 @@ def keep_hidden(
     )
     title = f"{plan.task.name}, {config.model.name} in front of layer {plan.layer}"
     store = HiddenCache(folder, int(cache.max_gb * 1e9))
-    complete = read_ahead(split, data, trainer, store, recipe=recipe, title=title)
-    if complete and cache.free_below:
+    why_not = read_ahead(split, data, trainer, store, recipe=recipe, title=title)
+    if why_not and cache.mode == "on":
+        raise fail("cache.mode", f"on, but hidden states cannot be kept: {why_not}", "auto or off")
+    if why_not:
+        logger.warning("Hidden states are not kept: %s", why_not)
+    elif cache.free_below:
         split.free_below()
     seconds = time.perf_counter() - started
-    return {"sets": sorted(data.hidden), "seconds": seconds, "why_not": None}
+    return {"sets": sorted(data.hidden), "seconds": seconds, "why_not": why_not}
 
 
 def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptModule:
@@ -268,7 +283,7 @@ def leave(
 ) -> None:
     """Write what a run leaves behind, metrics.json last, and print the table."""
     prompt, task = config.prompt, plan.task
-    resolved = resolve(config, run_dir, plan.layer)
+    resolved = resolve(config, str(run_dir), plan.layer)
     OmegaConf.save(OmegaConf.structured(resolved), run_dir / "config.yaml")
     save_adapter(
         module.model,
@@ -287,8 +302,12 @@ def leave(
     assert isinstance(module.predictions, Predictions)
     write_predictions(run_dir / PREDICTIONS, module.predictions, task.labels)
     metrics["run_dir"] = str(run_dir)
-    if metrics["test"] is None:
-        logger.warning("The test set has no labels: it was predicted, but not scored.")
+    unknown = sum(label == UNKNOWN for label in plan.splits.test.labels)
+    if unknown:
+        total = len(plan.splits.test)
+        logger.warning(
+            "%d of %d test rows have no labels: test was predicted, but not scored.", unknown, total
+        )
     for tracker in trainer.loggers:
         tracker.log_metrics(_summary(metrics), step=trainer.global_step)
         tracker.finalize("success")
@@ -296,10 +315,10 @@ def leave(
     print_table(metrics, Console())
 
 
-def resolve(config: Config, run_dir: Path, layer: int) -> Config:
+def resolve(config: Config, run_dir: str | None, layer: int) -> Config:
     """The configuration with every default filled in."""
     prompt = dataclasses.replace(config.prompt, layer=layer)
-    return dataclasses.replace(config, prompt=prompt, run_dir=str(run_dir))
+    return dataclasses.replace(config, prompt=prompt, run_dir=run_dir)
 
 
 def _zero_shot(

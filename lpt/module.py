@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lightning import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from lpt.metrics import Predictions, PredictionStore, score
 from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt
@@ -67,6 +70,21 @@ class LatePromptModule(LightningModule):
         loss = self.scorer.loss(self.model(batch), batch, self.loss_over)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the prompt's gradient; under FSDP, average it over the ranks first."""
+        trainable = list(self.model.trainable().values())
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            for parameter in trainable:
+                if parameter.grad is not None:
+                    parameter.grad = self.trainer.strategy.reduce(parameter.grad, reduce_op="mean")
+        if gradient_clip_val is not None:
+            clip_grad_norm_(trainable, gradient_clip_val)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Score all labels of one batch."""

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lpt.config import Config
+from lpt.data.batching import ShuffledBatches
 from lpt.data.sources import Folder, Hub, Source
 from lpt.data.splits import Splits, make_splits
 from lpt.data.tasks import Task, make_task
 from lpt.data.templates import MASK, Encoder
-from lpt.errors import Problems
+from lpt.errors import Problems, fail
 from lpt.models.backbone import Backbone, find_backbone
 from lpt.models.verbalizer import word_ids
 from lpt.validation import check_layer, validate
@@ -63,6 +66,7 @@ def prepare(config: Config) -> Plan:
         with problems.collect():
             splits = _read_splits(config, task)
             _check_interval(config, splits, problems)
+            _check_ranks(config, splits, problems)
     problems.raise_if_any()
     assert backbone is not None
     assert task is not None
@@ -71,6 +75,22 @@ def prepare(config: Config) -> Plan:
     assert ids is not None
     layer = config.prompt.layer if config.prompt.layer is not None else depth // 2 + 1
     return Plan(backbone, task, splits, encoder, ids, layer)
+
+
+def check_devices(config: Config) -> None:
+    """Check that this machine has the GPUs that are asked for.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    strategy, have = config.strategy, torch.cuda.device_count()
+    if strategy.accelerator == "gpu" and strategy.devices > have:
+        raise fail(
+            "strategy.devices",
+            f"{strategy.devices} with strategy.accelerator=gpu",
+            f"up to {have} GPUs on this machine",
+            "fewer devices, or strategy.accelerator=cpu",
+        )
 
 
 def backbone_arguments(config: Config) -> dict[str, Any]:
@@ -118,6 +138,7 @@ def _build_source(config: Config) -> Source:
         task.hub_config,
         task.hub_splits,
         task.label_column,
+        task.labels,
         task.hub_label_column,
         task.hub_labels,
     )
@@ -153,14 +174,23 @@ def _check_backbone(config: Config, backbone: Backbone, problems: Problems) -> N
         )
 
 
+def _check_ranks(config: Config, splits: Splits, problems: Problems) -> None:
+    processes = config.strategy.devices * config.strategy.num_nodes
+    for name, part in splits.items():
+        if len(part) < processes:
+            problems.add("strategy.devices", f"{processes} for {len(part)} {name} examples")
+
+
 def _check_interval(config: Config, splits: Splits, problems: Problems) -> None:
     """Training counted in epochs must last until its first evaluation."""
     trainer, strategy = config.trainer, config.strategy
     if trainer.max_epochs is None or trainer.eval_every_steps is None:
         return
-    examples = config.data.batch_size * strategy.devices * strategy.num_nodes
-    batches = -(-len(splits.train) // examples)
-    steps = trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
+    world_size = strategy.devices * strategy.num_nodes
+    sampler = ShuffledBatches(
+        len(splits.train), config.data.batch_size, config.seed, world_size=world_size
+    )
+    steps = trainer.max_epochs * sampler.batches_a_pass
     if trainer.eval_every_steps > steps:
         problems.add(
             "trainer.eval_every_steps",

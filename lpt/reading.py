@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,13 +12,12 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lpt.data.batching import pad
+from lpt.data.batching import pad, share
 from lpt.data.datamodule import LatePromptData
 from lpt.data.hidden_cache import HiddenCache, Recipe, TokenLayout, token_digest
 from lpt.data.templates import Encoded
 from lpt.models.split import SplitModel
 
-logger = logging.getLogger(__name__)
 _NOWHERE = -1
 
 
@@ -99,7 +97,7 @@ class Reader(LightningModule):
         loaders: list[DataLoader[Any]] = []
         for name in self.unfinished:
             rows = TextRows(self.data.encoded[name], self.data.pad_id)
-            batches = rows.batches(self.data.eval_batch_size)[rank::world_size]
+            batches = share(rows.batches(self.data.eval_batch_size), rank, world_size)
             # Lightning remakes batch samplers when it predicts: let each item be a batch.
             loaders.append(DataLoader(batches, batch_size=None, collate_fn=rows))  # type: ignore[arg-type]
         return loaders
@@ -132,7 +130,7 @@ def read_ahead(
     *,
     recipe: Recipe,
     title: str,
-) -> bool:
+) -> str | None:
     """Have the hidden states of all sets at hand, as far as the cache can hold them.
 
     Args:
@@ -144,10 +142,11 @@ def read_ahead(
         title: What the entries are, for people.
 
     Returns:
-        Whether nothing is left to be read by the lower stack.
+        Why the lower stack is still needed; None if all that it would read is known.
     """
     recipes: dict[str, Recipe] = {}
     claimed = 0
+    reasons: list[str] = []
     for name, encoded in data.encoded.items():
         size = TokenLayout(encoded).tokens * split.hidden_size * split.dtype.itemsize
         shortage = cache.shortage(claimed + size)
@@ -155,15 +154,15 @@ def read_ahead(
             claimed += size
             recipes[name] = replace(recipe, tokens=token_digest(encoded))
         else:
-            logger.warning("The hidden states of %s are not kept: %s.", name, shortage)
+            reasons.append(f"{name}: {shortage}")
     try:
         reader = Reader(split, data, cache, recipes, lambda name: f"{title}, {name}")
         hidden = reader.read(trainer)
     except OSError as error:
-        logger.warning("Hidden states are not kept, because of %s.", error)
+        reasons.append(str(error))
         hidden = {}
     data.use_hidden(hidden)
-    return len(hidden) == len(data.encoded)
+    return "; ".join(reasons) or None
 
 
 class TextRows:

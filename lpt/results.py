@@ -33,12 +33,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_predictions(path: Path, predictions: Predictions, labels: Sequence[str]) -> None:
-    """Write index, prediction and, where all are known, label of a set as TSV."""
-    known = UNKNOWN not in predictions.labels.tolist()
+    """Write index, prediction and, where any are known, label of a set as TSV."""
+    known = bool((predictions.labels != UNKNOWN).any())
     lines = ["\t".join(["index", "prediction", *(["label"] if known else [])])]
     columns = (predictions.index, predictions.predicted, predictions.labels)
     for index, predicted, label in zip(*(c.tolist() for c in columns), strict=True):
-        cells = [str(index), labels[predicted], *([labels[label]] if known else [])]
+        truth = labels[label] if label != UNKNOWN else ""
+        cells = [str(index), labels[predicted], *([truth] if known else [])]
         lines.append("\t".join(cells))
     write_atomically(path, "\n".join(lines) + "\n")
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config import Config
+from lpt.errors import fail
 from lpt.results import FINISHED, PREDICTIONS
 
 # Set by the first process; the others run the same command and share its folder.
 _ENVIRONMENT = "LPT_RUN_DIR"
-_LEFT_BEHIND = (
+LEFT_BEHIND = (
     FINISHED,
     PREDICTIONS,
     "config.yaml",
@@ -31,13 +32,21 @@ _LEFT_BEHIND = (
 
 
 def claim_run_dir(config: Config, layer: int) -> Path:
-    """The folder of this run, made if it is not there; `validate` has refused a finished one."""
-    if not _first_process():
-        return Path(os.environ[_ENVIRONMENT])
+    """The folder of this run, made if it is not there; cleared of an earlier run to overwrite.
+
+    Raises:
+        ConfigError: Processes that were started one by one have no common folder.
+    """
+    if not first_process():
+        common = os.environ.get(_ENVIRONMENT, config.run_dir)
+        if common is None:
+            raise fail("run_dir", "null, with processes started from outside", "a common folder")
+        return Path(common)
     run_dir = Path(config.run_dir) if config.run_dir is not None else _new_folder(config, layer)
     run_dir.mkdir(parents=True, exist_ok=True)
-    for name in _LEFT_BEHIND:
-        _remove(run_dir / name)
+    if config.overwrite:
+        for name in LEFT_BEHIND:
+            _remove(run_dir / name)
     os.environ[_ENVIRONMENT] = str(run_dir)
     return run_dir
 
@@ -45,7 +54,7 @@ def claim_run_dir(config: Config, layer: int) -> Path:
 @contextmanager
 def log_to(run_dir: Path) -> Iterator[None]:
     """Send log records and warnings to log.txt in the run folder, too."""
-    if not _first_process():
+    if not first_process():
         yield
         return
     handler = logging.FileHandler(run_dir / "log.txt", encoding="utf-8")
@@ -64,7 +73,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
         logging.captureWarnings(False)
 
 
-def _first_process() -> bool:
+def first_process() -> bool:
+    """Whether this is the process that writes; the others of a run share its folder."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 

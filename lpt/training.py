@@ -16,17 +16,18 @@ from transformers import AutoModel
 from lpt.callbacks import DevHistory, LearningWatch, Meter, best_checkpoint
 from lpt.config import Config, TrainerConfig
 from lpt.models.backbone import Backbone
+from lpt.models.late_prompt import LatePrompt
 from lpt.tracking import build_loggers
 
 
-def build_trainer(config: Config, run_dir: Path, backbone: Backbone) -> Trainer:
+def build_trainer(config: Config, run_dir: Path, backbone: Backbone, model: LatePrompt) -> Trainer:
     """The trainer with its callbacks, loggers and devices."""
     strategy = config.strategy
     return Trainer(
         accelerator=strategy.accelerator,
         devices=strategy.devices,
         num_nodes=strategy.num_nodes,
-        strategy=build_strategy(strategy.name, backbone),
+        strategy=build_strategy(strategy.name, backbone, model),
         precision=config.trainer.precision,  # type: ignore[arg-type]  # one of its literals
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.optim.clip,
@@ -73,15 +74,19 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
     return callbacks
 
 
-def build_strategy(name: str, backbone: Backbone) -> str | Strategy:
+def build_strategy(name: str, backbone: Backbone, model: LatePrompt) -> str | Strategy:
     """How the devices share the work: `single`, `ddp` or `fsdp`."""
     if name == "single":
         return "auto"
     if name == "ddp":
         return "ddp"
-    # Frozen and trained parameters share a wrapper only with the original parameters kept.
+    # Only what is frozen is sharded. The prompt is whole on every rank, and the module averages its
+    # gradients (LatePromptModule.configure_gradient_clipping).
     return FSDPStrategy(
-        auto_wrap_policy=_layer_classes(backbone), use_orig_params=True, state_dict_type="full"
+        auto_wrap_policy=_layer_classes(backbone),
+        ignored_states=list(model.trainable().values()),
+        use_orig_params=True,
+        state_dict_type="full",
     )
 
 

@@ -10,6 +10,7 @@ from lpt.config import Config
 from lpt.errors import Problems, did_you_mean
 from lpt.metrics import METRICS
 from lpt.results import FINISHED
+from lpt.run_dir import LEFT_BEHIND, first_process
 from lpt.tracking import check_loggers
 
 
@@ -153,12 +154,18 @@ def _check_trainer(config: Config, problems: Problems) -> None:
         )
     for unit in ("steps", "epochs"):
         length, every = getattr(trainer, f"max_{unit}"), getattr(trainer, f"eval_every_{unit}")
-        if length is not None and every is not None and every > length:
+        if length and every and length % every:
             problems.add(
                 f"trainer.eval_every_{unit}",
                 f"{every}, but training ends after {length}",
-                f"1 to {length}: without an evaluation no checkpoint can be picked",
+                f"a divisor of {length}: what comes after the last evaluation cannot be selected",
             )
+    if trainer.max_epochs and trainer.eval_every_steps and trainer.accumulate_grad_batches > 1:
+        problems.add(
+            "trainer.eval_every_steps",
+            "set together with trainer.max_epochs and trainer.accumulate_grad_batches",
+            "trainer.eval_every_epochs, where training is counted in epochs",
+        )
 
 
 def _exactly_one(first: str, second: str, node: Any, problems: Problems) -> None:
@@ -178,17 +185,35 @@ def _check_strategy(config: Config, problems: Problems) -> None:
             "1",
             f"strategy=ddp strategy.devices={strategy.devices}",
         )
+    half = config.model.dtype == "float16" or config.trainer.precision == "16-mixed"
+    if half and strategy.accelerator != "gpu":
+        problems.add(
+            "model.dtype",
+            f"{config.model.dtype} with trainer.precision={config.trainer.precision}",
+            "16-bit floats on a GPU only (strategy.accelerator=gpu)",
+            "model.dtype=bfloat16 trainer.precision=bf16-mixed",
+        )
     if strategy.name == "fsdp" and strategy.accelerator == "cpu":
         problems.add("strategy.accelerator", "cpu with strategy=fsdp", "gpu")
 
 
 def _check_run_dir(config: Config, problems: Problems) -> None:
-    if config.run_dir is None or config.overwrite:
+    if config.run_dir is None:
+        if config.strategy.num_nodes > 1:
+            problems.add("run_dir", "null with several nodes", "a folder that all nodes see")
         return
-    if (Path(config.run_dir) / FINISHED).exists():
+    run_dir = Path(config.run_dir)
+    existing = next(
+        path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists()
+    )
+    if not existing.is_dir():
+        problems.add("run_dir", f"{existing} is a file", "a folder")
+    held = [name for name in LEFT_BEHIND if (run_dir / name).exists()]
+    if held and not config.overwrite and first_process():
+        what = "a finished run" if FINISHED in held else ", ".join(held)
         problems.add(
             "run_dir",
-            f"{config.run_dir} holds a finished run",
+            f"{config.run_dir} holds {what}",
             "a new folder",
-            "choose another run_dir, or replace that run: overwrite=true",
+            "choose another run_dir, or replace what is there: overwrite=true",
         )

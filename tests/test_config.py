@@ -174,7 +174,7 @@ def test_paper_settings_are_the_papers() -> None:
     assert (fewshot.model.name, fewshot.data.protocol) == ("roberta-large", "kshot")
     prompt = fewshot.prompt
     assert (prompt.kind, prompt.layer, prompt.length, prompt.bottleneck) == ("npg", 13, 5, 128)
-    assert (fewshot.data.max_length, fewshot.data.dev_k) == (512, 1000)
+    assert (fewshot.data.max_length, fewshot.model.dropout) == (512, "all")
     assert (fewshot.trainer.max_steps, fewshot.trainer.eval_every_steps) == (1000, 100)
     assert (fewshot.data.batch_size, fewshot.optim.lr) == (32, 1e-3)
     full = configured("experiment=gpt2_large_full")
@@ -193,7 +193,7 @@ def test_loggers_combine() -> None:
 
 def test_learning_rate_comes_with_the_prompt_unless_given() -> None:
     rates = {kind: configured(f"prompt={kind}").optim.lr for kind in ("npg", "static")}
-    assert rates["static"] > 10 * rates["npg"]
+    assert rates["static"] >= 10 * rates["npg"]
     assert configured("prompt=static", "optim.lr=0.5").optim.lr == 0.5
 
 

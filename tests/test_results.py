@@ -35,7 +35,8 @@ def examples(labels: list[int]) -> Examples:
     ("labels", "expected"),
     [
         ([1, 1, 0], "index\tprediction\tlabel\n0\tpos\tpos\n4\tneg\tpos\n7\tpos\tneg\n"),
-        ([1, -1, 0], "index\tprediction\n0\tpos\n4\tneg\n7\tpos\n"),
+        ([-1, -1, -1], "index\tprediction\n0\tpos\n4\tneg\n7\tpos\n"),
+        ([1, -1, 0], "index\tprediction\tlabel\n0\tpos\tpos\n4\tneg\t\n7\tpos\tneg\n"),
     ],
 )
 def test_predictions_file(tmp_path: Path, labels: list[int], expected: str) -> None:

@@ -5,11 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
+import yaml
 from datasets import ClassLabel, Dataset, Features, Value
 
+from lpt.data import sources
 from lpt.data.sources import Folder, Hub, read_table
 from lpt.errors import ConfigError, HubError
+from tests.conftest import CONF
 
 Columns = dict[str, list[str | None]]
 
@@ -194,7 +198,7 @@ def test_hub_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         return Dataset.from_dict(rows, features=features)
 
     stub_hub(monkeypatch, load)
-    hub = Hub("a/b", "c", {"dev": "validation"}, "label", "gold", {"ent": "0"})
+    hub = Hub("a/b", "c", {"dev": "validation"}, "label", ["0", "neutral"], "gold", {"ent": "0"})
     table = hub.read("dev")
     assert asked == [("a/b", "c", "validation")]
     assert table.columns["s"] == ["x", "y", "z"]
@@ -214,9 +218,52 @@ def test_unreachable_hub_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stub_hub(monkeypatch, load)
     with pytest.raises(HubError) as caught:
-        Hub("a/b", None, {"train": "train"}, "label").read("train")
+        Hub("a/b", None, {"train": "train"}, "label", ["0", "1"]).read("train")
     [problem] = caught.value.problems
     assert problem.where == "data.path"
     assert "a/b on the hub" in problem.given
     assert problem.given.endswith("(cannot resolve)")
     assert "data.path=FOLDER" in problem.todo
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("sst2", ["negative", "positive"]),
+        ("mrpc", ["not_equivalent", "equivalent"]),
+        ("qqp", ["not_duplicate", "duplicate"]),
+        ("mr", ["neg", "pos"]),
+        ("rte", ["entailment", "not_entailment"]),
+        ("qnli", ["entailment", "not_entailment"]),
+        ("mnli", ["entailment", "neutral", "contradiction"]),
+    ],
+)
+def test_hub_labels_become_the_tasks(
+    task: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class names of the hub are the task's labels, or keep their number."""
+    known = yaml.safe_load((CONF / "task" / f"{task}.yaml").read_text())
+    data = datasets.Dataset.from_dict(
+        {"label": [*range(len(names)), -1]},
+        features=datasets.Features({"label": datasets.ClassLabel(names=names)}),
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: data)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
+    hub = Hub(known["hub"], None, {"train": "train"}, "label", known["labels"])
+    *labels, unknown = hub.read("train").columns["label"]
+    expected = names if known["labels"][0] in names else [str(i) for i in range(len(names))]
+    assert labels == expected
+    assert set(labels) == set(known["labels"])
+    assert unknown is None
+
+
+def test_hub_columns_and_names_that_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = datasets.Dataset.from_dict(
+        {"text": ["x", "y"], "label": [4, 9], "coarse": ["HUM", "LOC"]}
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: data)
+    monkeypatch.setattr(sources, "hub_reachable", lambda: True)
+    hub = Hub(
+        "trec", None, {"train": "train"}, "label", ["3", "4"], "coarse", {"HUM": "3", "LOC": "4"}
+    )
+    assert hub.read("train").columns["label"] == ["3", "4"]

@@ -114,13 +114,19 @@ def test_kshot_needs_no_test_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["full", "kshot"])
-def test_limits_take_the_first_rows(whole: Folder, protocol: str) -> None:
+def test_limits_draw_rows(whole: Folder, protocol: str) -> None:
     arguments: dict[str, Any] = {"protocol": protocol, "k": 20 if protocol == "kshot" else None}
     unlimited = split(whole, **arguments)
     limited = split(whole, **arguments, limits=(7, None, 3))
-    assert limited.train == unlimited.train.take(range(7))
     assert limited.dev == unlimited.dev
-    assert limited.test == unlimited.test.take(range(3))
+    for name, count in (("train", 7), ("test", 3)):
+        some, every = getattr(limited, name), getattr(unlimited, name)
+        assert len(some) == count
+        at = [every.index.index(row) for row in some.index]
+        assert some == every.take(at)
+        assert at == sorted(at) != list(range(count))  # in order, but not just the first
+    assert split(whole, **arguments, limits=(7, None, 3)) == limited
+    assert len(set(limited.train.labels)) > 1  # draws are grouped by label
 
 
 def change(splits: dict[str, Rows], name: str, row: int, column: int, value: str) -> None:

@@ -51,12 +51,12 @@ def test_rows_become_examples() -> None:
     assert examples.labelled
 
 
-def test_take_and_head() -> None:
+def test_take_and_limited() -> None:
     examples = task().examples(table(["pos", "neg", "pos", "neg"]), need_labels=True)
     assert examples.take([3, 0]) == Examples({"text": ["text 3", "text 0"]}, [0, 1], [3, 0])
     assert examples.take([3, 0]).take([1]).index == [0]
-    assert [len(examples.head(n)) for n in (None, 0, 2, 9)] == [4, 0, 2, 4]
-    assert examples.head(2).index == [0, 1]
+    assert [len(examples.limited(n, 13)) for n in (None, 0, 2, 9)] == [4, 0, 2, 4]
+    assert {tuple(examples.limited(2, seed).index) for seed in range(30)} > {(0, 1), (2, 3)}
 
 
 @pytest.mark.parametrize(("bad", "more"), [(1, None), (5, None), (7, 2)])
@@ -182,7 +182,7 @@ def build(config: TaskConfig, kind: str) -> Task:
 def check_encodes(used: Task, examples: Examples) -> None:
     tokenizer = wordpiece() if used.template.kind == "masked" else causal()
     encoder = Encoder(tokenizer, used.template, used.words, 512)
-    some = examples.head(10)
+    some = examples.limited(10, 13)
     encoded = encoder.encode(some.columns)
     assert len(encoded) == len(some)
     assert all(4 < encoded.length(i) <= 512 for i in range(len(some)))

@@ -48,7 +48,7 @@ def fit(config: Config, folder: Path) -> tuple[LatePromptModule, Spy]:
     plan = prepare(config)
     model, _ = build_model(config, plan)
     module = build_module(config, plan, model)
-    trainer, spy = build_trainer(config, folder, plan.backbone), Spy()
+    trainer, spy = build_trainer(config, folder, plan.backbone, model), Spy()
     trainer.callbacks.append(spy)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=build_data(config, plan))
     return module, spy
@@ -230,7 +230,7 @@ def test_test_set_without_labels_is_predicted_but_not_scored(
     assert metrics["test"] is None
     assert metrics["zero_shot"]["test"] is None
     assert metrics["majority"]["test"] is None
-    assert "no labels" in caplog.text
+    assert "24 of 24 test rows have no labels" in caplog.text
     lines = (tmp_path / "run" / "predictions.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction"
     assert len(lines) == 1 + len(texts)
@@ -270,3 +270,24 @@ def test_same_seed_same_run(toy: MakeConfig, tmp_path: Path) -> None:
     )
     assert first == second
     assert first != other
+
+
+def test_a_cold_cache_a_warm_one_and_none_train_alike(toy: MakeConfig, tmp_path: Path) -> None:
+    """With dropout on: filling the cache must not use up random numbers of the training."""
+    adapters = []
+    for cache in ("on", "on", "off"):
+        run(toy("masked", f"cache={cache}", f"cache.dir={tmp_path / 'cache'}", "overwrite=true"))
+        adapters.append(load_file(tmp_path / "run" / "adapter" / "adapter.safetensors"))
+    for other in adapters[1:]:
+        for name, tensor in adapters[0].items():
+            torch.testing.assert_close(other[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_adapter_is_refused_with_another_config(toy: MakeConfig, tmp_path: Path) -> None:
+    """The same weights do something else with another number of heads."""
+    config = toy("masked")
+    run(config)
+    plan = prepare(toy("masked", "overwrite=true"))
+    plan.backbone.config.num_attention_heads = 1
+    with pytest.raises(ConfigError, match="the backbone it was trained on"):
+        load_adapter(tmp_path / "run" / "adapter", load_model(plan.backbone, dtype=torch.float32))

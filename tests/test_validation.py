@@ -104,7 +104,7 @@ def test_every_number_has_a_range() -> None:
         ("trainer.eval_every_steps=1001", "trainer.eval_every_steps"),
         ("trainer=epochs trainer.eval_every_epochs=11", "trainer.eval_every_epochs"),
         ("strategy.devices=2", "strategy.devices"),
-        ("strategy=single strategy.num_nodes=2", "strategy.devices"),
+        ("strategy=single strategy.num_nodes=2 run_dir=new", "strategy.devices"),
         ("strategy=fsdp strategy.accelerator=cpu", "strategy.accelerator"),
     ],
 )
@@ -126,7 +126,7 @@ def test_rules(overrides: str, keys: str) -> None:
         "task=mpqa data.path=.",
         f"{NO_STEPS} trainer.max_epochs=2 trainer.eval_every_steps=1000",
         "trainer=epochs trainer.eval_every_epochs=10",
-        "strategy=ddp strategy.accelerator=cpu strategy.num_nodes=2",
+        "strategy=ddp strategy.accelerator=cpu strategy.num_nodes=2 run_dir=new",
         "optim.weight_decay=0 optim.warmup_ratio=0 optim.clip=null prompt.dropout=0",
     ],
 )
@@ -178,8 +178,11 @@ class TestWandbKey:
 
 def test_finished_run_is_replaced_only_when_told(tmp_path: Path) -> None:
     given = f"run_dir={tmp_path}"
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "notes.txt").write_text("someone else's")
     assert wheres(configured(given)) == set()
+    (tmp_path / "checkpoints").mkdir()
+    assert wheres(configured(given)) == {"run_dir"}
+    assert wheres(configured(f"{given}/notes.txt/run")) == {"run_dir"}
     (tmp_path / "metrics.json").write_text("{}")
     assert wheres(configured(given)) == {"run_dir"}
     assert wheres(configured(given, "overwrite=true")) == set()

@@ -12,7 +12,6 @@ from torch.utils.data import Sampler
 from lpt.data.hidden_cache import TokenLayout
 from lpt.data.tasks import UNKNOWN
 from lpt.data.templates import Encoded
-from lpt.errors import fail
 from lpt.models.late_prompt import Batch
 
 IGNORED = -100
@@ -51,12 +50,7 @@ class ShuffledBatches(Sampler[list[int]]):
         world_size: int = 1,
     ) -> None:
         self.lengths = None if lengths is None else np.asarray(lengths)
-        if size < world_size:
-            raise fail(
-                "strategy.devices",
-                f"{world_size} processes for {size} training examples",
-                f"1 to {size}",
-            )
+        assert size >= world_size, "some ranks would have nothing to do"
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
@@ -112,10 +106,20 @@ class ShuffledBatches(Sampler[list[int]]):
 def eval_batches(
     encoded: Encoded, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[int]]:
-    """Evaluation batches of like length, each example in exactly one batch of one rank."""
+    """Evaluation batches of like length, shared between the ranks."""
     order = sorted(range(len(encoded)), key=encoded.length)
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-    return batches[rank::world_size]
+    return share(batches, rank, world_size)
+
+
+def share(batches: list[list[int]], rank: int, world_size: int) -> list[list[int]]:
+    """A rank's batches, equally many for each: where they do not divide, some are repeated.
+
+    Whoever gathers the results counts a row once.
+    """
+    count = -(-len(batches) // world_size)
+    mine = batches[rank::world_size]
+    return mine + batches[: count - len(mine)]
 
 
 class Collator:

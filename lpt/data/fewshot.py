@@ -34,7 +34,7 @@ def draw_total(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> Dra
         ConfigError: k does not fit the data.
     """
     groups = _shuffled_groups(labels, seed)
-    _check_k(k, len(groups), len(labels), "data.k")
+    _check_k(k, len(groups), len(labels))
     train_counts = _shares([len(g) for g in groups], k)
     left = [len(g) - n for g, n in zip(groups, train_counts, strict=True)]
     dev_counts = _shares(left, min(dev_k, sum(left)))
@@ -108,10 +108,10 @@ def _take(groups: list[list[int]], train: list[int], dev: list[int]) -> Draw:
     )
 
 
-def _check_k(k: int, labels: int, rows: int, key: str) -> None:
+def _check_k(k: int, labels: int, rows: int) -> None:
     if not labels <= k <= rows:
         raise fail(
-            key,
+            "data.k",
             f"{k} training examples of {rows} rows with {labels} labels",
             f"{labels} (one a label) to {rows} (all rows)",
         )

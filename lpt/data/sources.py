@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,17 +104,19 @@ class Hub:
         path: Hub id.
         config: Configuration name, or None.
         splits: The hub's name of each split.
-        columns: The hub's name of a column, where it is not the task's.
-        labels: The hub's names of labels, where they are not the task's.
         label_column: The task's label column.
+        labels: The task's labels; numbered labels that the hub calls otherwise keep their number.
+        hub_label_column: The hub's label column, where it is not the task's.
+        hub_labels: The task's label for the hub's name of it, where neither is a number.
     """
 
     path: str
     config: str | None
     splits: Mapping[str, str]
     label_column: str
+    labels: Sequence[str]
     hub_label_column: str | None = None
-    labels: Mapping[str, str] | None = None
+    hub_labels: Mapping[str, str] = field(default_factory=dict)
 
     def has(self, split: str) -> bool:  # noqa: D102
         return split in self.splits
@@ -141,21 +143,18 @@ class Hub:
         columns: dict[str, list[str | None]] = {}
         for column, feature in data.features.items():
             names = feature.names if isinstance(feature, ClassLabel) else None
-            columns[column] = [_hub_text(value, names) for value in data[column]]
+            columns[column] = [self._text(value, names) for value in data[column]]
         if self.hub_label_column is not None and self.hub_label_column in columns:
             columns[self.label_column] = columns[self.hub_label_column]
-        if self.labels:
-            mapping = self.labels
-            columns[self.label_column] = [
-                mapping.get(x, x) if x is not None else None for x in columns[self.label_column]
-            ]
         return Table(name, columns, range(len(data)))
 
-
-def _hub_text(value: Any, names: Sequence[str] | None) -> str | None:
-    if value is None or (names is not None and value == -1):
-        return None
-    return names[value] if names is not None else str(value)
+    def _text(self, value: Any, names: Sequence[str] | None) -> str | None:
+        if value is None or (names is not None and value == -1):
+            return None
+        name = str(value) if names is None else names[value]
+        if names is not None and name not in (*self.labels, *self.hub_labels):
+            name = str(value)
+        return self.hub_labels.get(name, name)
 
 
 def _first_line(error: BaseException) -> str:

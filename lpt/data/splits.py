@@ -11,6 +11,8 @@ from lpt.data.sources import Source
 from lpt.data.tasks import Examples, Task
 from lpt.errors import Problems, fail
 
+DEV_K = 1000
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -47,7 +49,7 @@ def make_splits(
     *,
     protocol: str,
     k: int | None,
-    dev_k: int,
+    dev_k: int | None,
     draw: str,
     seed: int,
     limits: tuple[int | None, int | None, int | None] = (None, None, None),
@@ -75,6 +77,8 @@ def make_splits(
     train, origin = read["train"], {name: f"official {name} set" for name in names}
     if protocol == "kshot":
         assert k is not None
+        if dev_k is None:
+            dev_k = k if draw == "per_class" else DEV_K
         drawn = DRAWS[draw](train.labels, k, dev_k, seed)
         if not drawn.dev:
             raise fail(
@@ -92,10 +96,11 @@ def make_splits(
     elif has_dev:
         parts = (train, read["dev"], read["test"])
     else:
+        dev_k = DEV_K if dev_k is None else dev_k
         drawn = hold_out(train.labels, dev_k, seed)
         origin["dev"] = f"held out of train (dev_k={dev_k}, seed {seed}): no official dev set"
         parts = (*_drawn(train, drawn), read["test"])
-    limited = [part.head(limit) for part, limit in zip(parts, limits, strict=True)]
+    limited = [part.limited(limit, seed) for part, limit in zip(parts, limits, strict=True)]
     return Splits(limited[0], limited[1], limited[2], origin)
 
 

