@@ -37,14 +37,22 @@ def run_composed(composed: DictConfig) -> None:
 
     In a multirun the error is raised instead, so that Hydra goes on with the next job.
     """
+    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = _typed(composed)
+        if multirun and config.strategy.devices > 1:
+            raise fail(
+                "strategy.devices",
+                f"{config.strategy.devices} in a multirun",
+                "1: every child process would run the whole multirun again",
+                "start the jobs one by one",
+            )
         from lpt.experiment import run  # slow to import: a wrong command line fails before
 
         _quiet_libraries()
         run(config)
     except ConfigError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if multirun:
             raise
         _exit_with(error)
 

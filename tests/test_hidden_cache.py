@@ -15,12 +15,13 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
+from lpt.builders import build_data, build_model
 from lpt.cache import main
 from lpt.config import Config
 from lpt.data.batching import Collator
 from lpt.data.hidden_cache import HiddenCache, Recipe, TokenLayout, token_digest
 from lpt.data.templates import Encoded
-from lpt.experiment import build_data, build_model, run
+from lpt.experiment import run
 from lpt.models.families import FAMILIES
 from lpt.models.generators import build_generator
 from lpt.models.late_prompt import LabelScorer, LatePrompt

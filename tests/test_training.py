@@ -13,9 +13,10 @@ from lightning import Callback
 from safetensors.torch import load_file
 
 from lpt.artifact import load_adapter
+from lpt.builders import build_data, build_model, build_module
 from lpt.config import Config
 from lpt.errors import ConfigError
-from lpt.experiment import build_data, build_model, build_module, run
+from lpt.experiment import run
 from lpt.models.backbone import find_backbone, load_model
 from lpt.models.generators import GENERATORS
 from lpt.module import LatePromptModule

@@ -1,0 +1,134 @@
+"""Builders: from the typed configuration to the parts of a run, which take plain arguments."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from lightning import Trainer
+
+from lpt.artifact import BackboneIdentity
+from lpt.config import Config
+from lpt.data.datamodule import LatePromptData
+from lpt.data.hidden_cache import HiddenCache, Recipe
+from lpt.errors import fail
+from lpt.models.backbone import fingerprint, load_model
+from lpt.models.generators import build_generator, vocabulary_start
+from lpt.models.gguf import cache_dir
+from lpt.models.late_prompt import LabelScorer, LatePrompt
+from lpt.models.split import SplitModel
+from lpt.module import LatePromptModule
+from lpt.plan import Plan, backbone_arguments
+from lpt.reading import read_ahead
+from lpt.validation import reason_not_to_cache
+
+logger = logging.getLogger(__name__)
+
+
+def build_data(config: Config, plan: Plan) -> LatePromptData:
+    """Encode the three sets."""
+    steps = config.trainer.max_steps
+    tokenizer = plan.backbone.tokenizer
+    pad = tokenizer.pad_token_id
+    return LatePromptData(
+        plan.splits,
+        plan.encoder,
+        word_ids=plan.word_ids,
+        pad_id=pad if pad is not None else 0,  # masked out everywhere
+        batch_size=config.data.batch_size,
+        eval_batch_size=config.data.eval_batch_size,
+        seed=config.seed,
+        train_batches=steps * config.trainer.accumulate_grad_batches if steps else None,
+        score_all_labels=config.loss == "label_words",
+        bucketing=config.data.bucketing,
+        num_workers=config.data.num_workers,
+    )
+
+
+def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:
+    """Load the backbone, split it, and put a fresh generator in."""
+    model, prompt = config.model, config.prompt
+    loaded = load_model(plan.backbone, dtype=getattr(torch, model.dtype), attention=model.attention)
+    identity = BackboneIdentity(
+        **backbone_arguments(config),
+        model_type=plan.backbone.config.model_type,
+        dtype=model.dtype,
+        attention=model.attention,
+        fingerprint=fingerprint(loaded),
+    )
+    split = SplitModel(loaded, plan.layer)
+    start = vocabulary_start(split, prompt.length) if prompt.init == "vocab" else None
+    generator = build_generator(
+        prompt.kind,
+        hidden_size=split.hidden_size,
+        length=prompt.length,
+        bottleneck=prompt.bottleneck,
+        init=start,
+    )
+    rate = prompt.dropout if prompt.dropout is not None else plan.backbone.hidden_dropout
+    return LatePrompt(split, generator, prompt_dropout=rate, frozen_dropout=model.dropout), identity
+
+
+def keep_hidden(
+    config: Config,
+    plan: Plan,
+    trainer: Trainer,
+    model: LatePrompt,
+    identity: BackboneIdentity,
+    data: LatePromptData,
+) -> dict[str, Any]:
+    """Compute once what the frozen lower stack says of every example, unless that is no use.
+
+    Returns:
+        Which sets are cached, the seconds it took, and why not, for metrics.json.
+    """
+    cache = config.cache
+    why_not = reason_not_to_cache(config, plan.layer)
+    if cache.mode == "off" or why_not:
+        if why_not:
+            logger.info("Hidden states are not kept: %s.", why_not)
+        return {"sets": [], "seconds": 0.0, "why_not": why_not or "cache.mode=off"}
+    started = time.perf_counter()
+    folder = Path(cache.dir) if cache.dir is not None else cache_dir() / "hidden"
+    split = model.split
+    recipe = Recipe(
+        weights=identity.fingerprint,
+        layer=plan.layer,
+        dtype=config.model.dtype,
+        precision=config.trainer.precision,
+        attention=str(split.config._attn_implementation),
+        tokens="",
+        versions=f"torch {torch.__version__}, transformers {transformers.__version__}",
+    )
+    title = f"{plan.task.name}, {config.model.name} in front of layer {plan.layer}"
+    store = HiddenCache(folder, int(cache.max_gb * 1e9))
+    why_not = read_ahead(split, data, trainer, store, recipe=recipe, title=title)
+    if why_not and cache.mode == "on":
+        raise fail("cache.mode", f"on, but hidden states cannot be kept: {why_not}", "auto or off")
+    if why_not:
+        logger.warning("Hidden states are not kept: %s", why_not)
+    elif cache.free_below:
+        split.free_below()
+    seconds = time.perf_counter() - started
+    return {"sets": sorted(data.hidden), "seconds": seconds, "why_not": why_not}
+
+
+def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptModule:
+    """The Lightning module around the model."""
+    optim = config.optim
+    return LatePromptModule(
+        model,
+        LabelScorer(plan.backbone.family.kind, plan.word_ids),
+        labels=len(plan.task.labels),
+        metrics=plan.task.metrics,
+        loss=config.loss,
+        lr=optim.lr,
+        weight_decay=optim.weight_decay,
+        warmup_ratio=optim.warmup_ratio,
+        schedule=optim.schedule,
+        eps=optim.eps,
+    )
