@@ -30,11 +30,12 @@ class DevHistory(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = {
-            name.removeprefix("dev/"): float(value)
+            name.removeprefix("dev/"): round(float(value), 6)
             for name, value in trainer.callback_metrics.items()
             if name.startswith("dev/")
         }
         self.history.append({"step": trainer.global_step, **metrics})
+        logger.debug("step %d: dev %s", trainer.global_step, metrics)
 
     def best(self, metric: str) -> dict[str, float]:
         """The evaluation with the highest value of that metric; the first one of equals."""
@@ -102,24 +103,43 @@ class Meter(Callback):
         self.examples = 0
         self._since: float | None = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Start the clock; what lies between batches (evaluation, checkpoints) is not counted."""
-        _synchronize()
-        self._since = time.perf_counter()
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._stop()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock again, unless this was no evaluation within the training."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._start()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._stop()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop the clock."""
-        _synchronize()
-        assert self._since is not None
-        self.seconds += time.perf_counter() - self._since
+        """Count the examples."""
         self.examples += len(batch.labels) * trainer.world_size
 
     @property
     def examples_per_second(self) -> float:
         """Training examples a second, over all devices."""
         return self.examples / self.seconds if self.seconds else 0.0
+
+    def _start(self) -> None:
+        self._since = time.perf_counter()
+
+    def _stop(self) -> None:
+        if self._since is not None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # only here: in every step it would slow the training
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
 
 
 def peak_memory_mb() -> float:
@@ -147,8 +167,3 @@ def best_checkpoint(folder: str, metric: str) -> ModelCheckpoint:
 def _trainable(module: LightningModule) -> Iterable[tuple[str, torch.nn.Parameter]]:
     assert isinstance(module, LatePromptModule)
     return module.model.trainable().items()
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -75,7 +75,9 @@ def _exit_with(error: ConfigError) -> NoReturn:
 
 
 def _quiet_libraries() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    console = logging.StreamHandler()
+    console.setLevel(logging.INFO)  # the log file of a run has more
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
     for name in ("lightning.pytorch", "httpx", "httpx2", "wandb"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Batches are small and ready-made: workers would cost more than they save.

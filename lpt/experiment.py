@@ -62,6 +62,7 @@ def run(config: Config) -> dict[str, Any] | None:
     model, identity = build_model(config, plan)  # may be refused: before anything is written
     run_dir = claim_run_dir(config, plan.layer)
     with log_to(run_dir), finished_loggers(config.logger):
+        logger.debug("%s", resolve(config, str(run_dir), plan.layer))
         data = build_data(config, plan)
         module = build_module(config, plan, model)
         parameters = model.count_parameters()
@@ -151,6 +152,7 @@ def fit_and_score(
         "speed": {
             "train_seconds": meter.seconds,
             "examples_per_second": meter.examples_per_second,
+            "steps": trainer.global_step,
             "total_seconds": time.perf_counter() - started,
         },
         "peak_memory_mb": peak_memory_mb(),
@@ -198,6 +200,7 @@ def leave(
         tracker.log_metrics(_summary(metrics), step=trainer.global_step)
         tracker.finalize("success")
     write_metrics(run_dir / FINISHED, metrics)
+    logger.debug("finished: dev %s, test %s", metrics["dev"], metrics["test"])
     print_table(metrics, Console())
 
 

@@ -89,4 +89,5 @@ def score(
     predicted: Tensor, labels: Tensor, metrics: tuple[str, ...], count: int
 ) -> dict[str, float]:
     """Metrics of predicted against true label indices, (E,) each, with `count` labels."""
-    return {name: float(METRICS[name](predicted, labels, count)) for name in metrics}
+    # Single precision has seven digits; the rest would be noise in every file.
+    return {name: round(float(METRICS[name](predicted, labels, count)), 6) for name in metrics}

@@ -62,6 +62,7 @@ def log_to(run_dir: Path) -> Iterator[None]:
     names = ("lpt", "lightning.pytorch", "py.warnings")
     loggers = [logging.getLogger(name) for name in names]
     logging.captureWarnings(True)
+    logging.getLogger("lpt").setLevel(logging.DEBUG)
     for logger in loggers:
         logger.addHandler(handler)
     try:
