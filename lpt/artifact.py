@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from lpt.errors import fail
-from lpt.models.backbone import find_backbone, fingerprint, load_model
+from lpt.models.backbone import Backbone, find_backbone, fingerprint, load_model
 from lpt.models.generators import build_generator
 from lpt.models.late_prompt import LatePrompt
 from lpt.models.split import SplitModel
@@ -64,6 +64,15 @@ class PromptDescription:
     bottleneck: int | None
 
 
+@dataclass(frozen=True)
+class Description:
+    """What adapter.json says: the backbone, the prompt, and the task for whoever uses it."""
+
+    backbone: BackboneIdentity
+    prompt: PromptDescription
+    task: dict[str, Any]
+
+
 def save_adapter(
     model: LatePrompt,
     folder: Path,
@@ -104,15 +113,10 @@ def load_adapter(folder: Path | str, model: PreTrainedModel | None = None) -> La
         ConfigError: The folder is no adapter, or the backbone is not the one it was trained on.
     """
     folder = Path(folder)
-    backbone, prompt = _read_description(folder)
+    description = read_description(folder)
+    backbone, prompt = description.backbone, description.prompt
     if model is None:
-        found = find_backbone(
-            name=backbone.name,
-            path=backbone.path,
-            revision=backbone.revision,
-            package=backbone.package,
-            gguf_file=backbone.gguf_file,
-        )
+        found = find_adapter_backbone(backbone)
         dtype = getattr(torch, backbone.dtype)
         model = load_model(found, dtype=dtype, attention=backbone.attention)
     _refuse_other(folder, backbone, model)
@@ -126,15 +130,36 @@ def load_adapter(folder: Path | str, model: PreTrainedModel | None = None) -> La
     return LatePrompt(SplitModel(model, prompt.layer), generator).eval()
 
 
-def _read_description(folder: Path) -> tuple[BackboneIdentity, PromptDescription]:
+def find_adapter_backbone(backbone: BackboneIdentity) -> Backbone:
+    """Config and tokenizer of the backbone that an adapter belongs to.
+
+    Raises:
+        ConfigError: It is not where it was when the adapter was trained.
+    """
+    return find_backbone(
+        name=backbone.name,
+        path=backbone.path,
+        revision=backbone.revision,
+        package=backbone.package,
+        gguf_file=backbone.gguf_file,
+    )
+
+
+def read_description(folder: Path) -> Description:
+    """What an adapter is.
+
+    Raises:
+        ConfigError: The folder holds no adapter of this format.
+    """
     file = folder / _DESCRIPTION
     try:
         description = json.loads(file.read_text(encoding="utf-8"))
         if description["format"] != FORMAT:
             raise ValueError(f"format {description['format']}")
-        return (
+        return Description(
             BackboneIdentity(**description["backbone"]),
             PromptDescription(**description["prompt"]),
+            description["task"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise fail(

@@ -54,7 +54,7 @@ def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentit
     model, prompt = config.model, config.prompt
     loaded = load_model(plan.backbone, dtype=getattr(torch, model.dtype), attention=model.attention)
     identity = BackboneIdentity(
-        **backbone_arguments(config),
+        **_absolute(backbone_arguments(config)),
         model_type=plan.backbone.config.model_type,
         dtype=model.dtype,
         attention=model.attention,
@@ -132,3 +132,11 @@ def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptMod
         schedule=optim.schedule,
         eps=optim.eps,
     )
+
+
+def _absolute(arguments: dict[str, Any]) -> dict[str, Any]:
+    """With a local path that is good from any directory."""
+    path = arguments["path"]
+    if path is not None and Path(path).is_dir():
+        return {**arguments, "path": str(Path(path).resolve())}
+    return arguments

@@ -36,8 +36,8 @@ def _limited(
 class ModelConfig:
     """The frozen backbone."""
 
-    name: str = MISSING
-    """Short name for reports and folder names."""
+    name: str = ""
+    """Short name for reports and folder names; empty: the last part of `path`."""
     path: str | None = MISSING
     """Local folder or hub id of a transformers checkpoint; null with `package`."""
     revision: str | None = None
@@ -297,4 +297,6 @@ def to_config(composed: DictConfig) -> Config:
     """
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
+    if not config.model.name:
+        config.model.name = Path(config.model.path or config.model.package or "").name
     return config

@@ -120,6 +120,8 @@ def print_table(metrics: Mapping[str, Any], console: Console) -> None:
         f"{speed['train_seconds']:.0f} s, {speed['examples_per_second']:.1f} examples/s; "
         f"best dev {metrics['selection']['metric']} at step {metrics['selection']['step']}"
     )
+    origin = metrics["protocol"]["origin"]
+    console.print("; ".join(f"{split}: {origin[split]}" for split in ("train", "dev", "test")))
     console.print(f"everything is in {metrics['run_dir']}")
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from transformers import AutoModel
 
 from lpt.callbacks import DevHistory, LearningWatch, Meter, best_checkpoint
-from lpt.config import Config, TrainerConfig
+from lpt.config import Config, LoggerConfig, TrainerConfig
 from lpt.models.backbone import Backbone
 from lpt.models.late_prompt import LatePrompt
 from lpt.tracking import build_loggers
@@ -36,7 +36,7 @@ def build_trainer(config: Config, run_dir: Path, backbone: Backbone, model: Late
         logger=build_loggers(config.logger, run_dir, dataclasses.asdict(config)),
         use_distributed_sampler=False,  # the batch samplers know their rank
         default_root_dir=run_dir,
-        log_every_n_steps=10,
+        log_every_n_steps=min(10, config.trainer.eval_every_steps or 10),
         enable_model_summary=False,
         **_length(config.trainer),
     )
@@ -65,6 +65,7 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
         DevHistory(),
         LearningWatch(),
         Meter(),
+        *([LearningRateMonitor("step")] if config.logger != LoggerConfig() else []),
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20),
     ]
     if config.trainer.patience is not None:

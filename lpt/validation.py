@@ -159,6 +159,7 @@ def _check_trainer(config: Config, problems: Problems) -> None:
                 f"trainer.eval_every_{unit}",
                 f"{every}, but training ends after {length}",
                 f"a divisor of {length}: what comes after the last evaluation cannot be selected",
+                f"trainer.eval_every_{unit}={_nearest_divisor(length, every)}",
             )
     if trainer.max_epochs and trainer.eval_every_steps and trainer.accumulate_grad_batches > 1:
         problems.add(
@@ -166,6 +167,11 @@ def _check_trainer(config: Config, problems: Problems) -> None:
             "set together with trainer.max_epochs and trainer.accumulate_grad_batches",
             "trainer.eval_every_epochs, where training is counted in epochs",
         )
+
+
+def _nearest_divisor(length: int, every: int) -> int:
+    divisors = [n for n in range(1, length + 1) if length % n == 0]
+    return min(divisors, key=lambda n: abs(n - every))
 
 
 def _exactly_one(first: str, second: str, node: Any, problems: Problems) -> None:

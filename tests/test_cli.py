@@ -91,7 +91,7 @@ def test_dry_run_prints_the_resolved_config_and_what_it_checked(
     assert (status, err) == (0, "")
     assert not run_dir.exists()
     config, _, summary = " ".join(out.split()).partition("Everything checked")
-    assert "model: name: local" in config
+    assert "model: name: masked" in config
     assert config.count("lr: 0.03") == 2  # of the prompt, taken over by the optimizer
     assert "dry_run: true" in config
     assert "train" in summary

@@ -30,7 +30,11 @@ DELTAS = ("experiment", "debug")
 NEEDED = {
     "model=local": ["model.path=folder"],
     "task=custom": ["data.path=.", "task.labels=[a,b]", "task.words=[bad,good]"],
-    "task=mpqa": ["data.path=."],
+    **{
+        f"task={file.stem}": ["data.path=."]
+        for file in (CONF / "task").glob("*.yaml")
+        if "hub: null" in file.read_text()
+    },
     "logger=wandb": ["logger.wandb.mode=offline"],
 }
 PROMISED = {

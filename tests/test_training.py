@@ -21,6 +21,7 @@ from lpt.models.backbone import find_backbone, load_model
 from lpt.models.generators import GENERATORS
 from lpt.module import LatePromptModule
 from lpt.plan import prepare
+from lpt.predictor import Predictor
 from lpt.training import build_trainer
 from tests.conftest import MakeConfig
 
@@ -292,3 +293,15 @@ def test_adapter_is_refused_with_another_config(toy: MakeConfig, tmp_path: Path)
     plan.backbone.config.num_attention_heads = 1
     with pytest.raises(ConfigError, match="the backbone it was trained on"):
         load_adapter(tmp_path / "run" / "adapter", load_model(plan.backbone, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_predictor_says_what_the_run_said(
+    toy: MakeConfig, tmp_path: Path, toy_data: Path, model: str
+) -> None:
+    run(toy(model, "data.eval_batch_size=5"))
+    rows = [line.split("\t") for line in (toy_data / "test.tsv").read_text().splitlines()]
+    predictions = Predictor(tmp_path / "run" / "adapter")([{"text": text} for _, text in rows])
+    lines = (tmp_path / "run" / "predictions.tsv").read_text().splitlines()[1:]
+    assert [p.label for p in predictions] == [line.split("\t")[1] for line in lines]
+    assert all(max(p.scores, key=p.scores.__getitem__) == p.label for p in predictions)
