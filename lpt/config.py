@@ -290,11 +290,7 @@ def register() -> None:
 
 
 def to_config(composed: DictConfig) -> Config:
-    """Resolve a composed Hydra config into plain dataclasses.
-
-    Raises:
-        omegaconf.errors.OmegaConfBaseException: A mandatory value is missing or cannot be resolved.
-    """
+    """Resolve a composed Hydra config into plain dataclasses; raises omegaconf's errors."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     if not config.model.name:
