@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from lpt.errors import fail
-from lpt.models.backbone import Backbone, find_backbone, fingerprint, load_model
+from lpt.models.backbone import Backbone, find_backbone, fingerprint, load_model, whereabouts
 from lpt.models.generators import build_generator
 from lpt.models.late_prompt import LatePrompt
 from lpt.models.split import SplitModel
@@ -136,13 +136,7 @@ def find_adapter_backbone(backbone: BackboneIdentity) -> Backbone:
     Raises:
         ConfigError: It is not where it was when the adapter was trained.
     """
-    return find_backbone(
-        name=backbone.name,
-        path=backbone.path,
-        revision=backbone.revision,
-        package=backbone.package,
-        gguf_file=backbone.gguf_file,
-    )
+    return find_backbone(**whereabouts(backbone))
 
 
 def read_description(folder: Path) -> Description:

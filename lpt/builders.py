@@ -16,13 +16,13 @@ from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
 from lpt.data.hidden_cache import HiddenCache, Recipe
 from lpt.errors import fail
-from lpt.models.backbone import fingerprint, load_model
+from lpt.models.backbone import fingerprint, load_model, whereabouts
 from lpt.models.generators import build_generator, vocabulary_start
 from lpt.models.gguf import cache_dir
 from lpt.models.late_prompt import LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
 from lpt.module import LatePromptModule
-from lpt.plan import Plan, backbone_arguments
+from lpt.plan import Plan
 from lpt.reading import read_ahead
 from lpt.validation import reason_not_to_cache
 
@@ -32,13 +32,11 @@ logger = logging.getLogger(__name__)
 def build_data(config: Config, plan: Plan) -> LatePromptData:
     """Encode the three sets."""
     steps = config.trainer.max_steps
-    tokenizer = plan.backbone.tokenizer
-    pad = tokenizer.pad_token_id
     return LatePromptData(
         plan.splits,
         plan.encoder,
         word_ids=plan.word_ids,
-        pad_id=pad if pad is not None else 0,  # masked out everywhere
+        pad_id=plan.encoder.pad_id,
         batch_size=config.data.batch_size,
         eval_batch_size=config.data.eval_batch_size,
         seed=config.seed,
@@ -54,7 +52,7 @@ def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentit
     model, prompt = config.model, config.prompt
     loaded = load_model(plan.backbone, dtype=getattr(torch, model.dtype), attention=model.attention)
     identity = BackboneIdentity(
-        **_absolute(backbone_arguments(config)),
+        **_absolute(whereabouts(config.model)),
         model_type=plan.backbone.config.model_type,
         dtype=model.dtype,
         attention=model.attention,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from lpt.data.splits import Splits, make_splits
 from lpt.data.tasks import Task, make_task
 from lpt.data.templates import MASK, Encoder
 from lpt.errors import Problems, fail
-from lpt.models.backbone import Backbone, find_backbone
+from lpt.models.backbone import Backbone, find_backbone, whereabouts
 from lpt.models.verbalizer import word_ids
 from lpt.validation import check_layer, validate
 
@@ -51,7 +50,7 @@ def prepare(config: Config) -> Plan:
     backbone = task = splits = encoder = ids = None
     depth = config.model.layers
     with problems.collect():
-        backbone = find_backbone(**backbone_arguments(config))
+        backbone = find_backbone(**whereabouts(config.model))
         depth = backbone.layers
         _check_backbone(config, backbone, problems)
     with problems.collect():
@@ -91,18 +90,6 @@ def check_devices(config: Config) -> None:
             f"up to {have} GPUs on this machine",
             "fewer devices, or strategy.accelerator=cpu",
         )
-
-
-def backbone_arguments(config: Config) -> dict[str, Any]:
-    """What says which backbone it is, as `find_backbone` takes it."""
-    model = config.model
-    return {
-        "name": model.name,
-        "path": model.path,
-        "revision": model.revision,
-        "package": model.package,
-        "gguf_file": model.gguf_file,
-    }
 
 
 def _build_task(config: Config, backbone: Backbone | None) -> Task:

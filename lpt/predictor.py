@@ -45,7 +45,6 @@ class Predictor:
         tokenizer = find_adapter_backbone(description.backbone).tokenizer
         self.labels: list[str] = task["labels"]
         self.ids = word_ids(tokenizer, task["words"])
-        self.pad_id = tokenizer.pad_token_id or 0
         template = Template.parse(task["template"], task["kind"])
         self.encoder = Encoder(tokenizer, template, task["words"], task["max_length"])
         self.scorer = LabelScorer(task["kind"], self.ids)
@@ -58,7 +57,7 @@ class Predictor:
         encoded = self.encoder.encode(columns)
         unknown = [UNKNOWN] * len(rows)
         collate = Collator(
-            encoded, unknown, range(len(rows)), self.ids, self.pad_id, score_all=True
+            encoded, unknown, range(len(rows)), self.ids, self.encoder.pad_id, score_all=True
         )
         store = PredictionStore()
         for batch in map(collate, eval_batches(encoded, batch_size)):

@@ -160,8 +160,9 @@ def read_ahead(
         hidden = reader.read(trainer)
     except OSError as error:
         reasons.append(str(error))
-        hidden = {}
+        hidden, recipes = {}, {}
     data.use_hidden(hidden)
+    reasons += [f"{name}: the entry is gone again" for name in recipes if name not in hidden]
     return "; ".join(reasons) or None
 
 

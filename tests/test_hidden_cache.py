@@ -321,3 +321,22 @@ def test_command_line(
     assert "size is wrong" in capsys.readouterr().out
     assert main(["clear", *options]) == 0
     assert not cache.entries()
+
+
+def test_an_entry_that_vanishes_costs_only_time(
+    toy: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another process may evict it between filling and opening: the lower stack stays then."""
+    get = HiddenCache.get
+    opened: list[str] = []
+
+    def forgetful(self: HiddenCache, recipe: Recipe) -> Tensor | None:
+        opened.append(recipe.key())
+        return get(self, recipe) if opened.count(recipe.key()) < 2 else None
+
+    monkeypatch.setattr(HiddenCache, "get", forgetful)
+    assert run(toy("masked", f"cache.dir={tmp_path / 'cache'}")) is not None
+    assert "gone again" in caplog.text

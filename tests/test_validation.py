@@ -14,9 +14,9 @@ from transformers import BertConfig, BertForMaskedLM, BertModel, T5Config
 
 from lpt.config import Config
 from lpt.errors import ConfigError
-from lpt.models.backbone import find_backbone, load_model
+from lpt.models.backbone import find_backbone, load_model, whereabouts
 from lpt.models.families import FAMILIES
-from lpt.plan import backbone_arguments, prepare
+from lpt.plan import prepare
 from lpt.validation import validate
 from tests.test_config import configured
 from tests.tiny import SIZES
@@ -303,7 +303,7 @@ def test_model_without_its_language_model_head_is_refused(
 ) -> None:
     shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
     model(BertConfig.from_pretrained(bert)).save_pretrained(tmp_path)
-    backbone = find_backbone(**backbone_arguments(local(tmp_path)))
+    backbone = find_backbone(**whereabouts(local(tmp_path).model))
     if head:
         assert not load_model(backbone, dtype=torch.float32).training
         return

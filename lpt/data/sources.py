@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from lpt.errors import ConfigError, HubError, Problem, Problems, fail
 from lpt.hub import hub_reachable, hub_state
 
-SPLITS = ("train", "dev", "test")
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 _SPLIT_NAMES = {
     "train": ("train",),

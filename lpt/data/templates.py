@@ -6,7 +6,7 @@ A masked template holds one `<mask>`, a causal one holds one `{word}`; `{name}` 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -55,16 +55,17 @@ class Template:
         names = (p[0] for p in self.pieces if isinstance(p, tuple))
         return tuple(dict.fromkeys(n for n in names if n not in (MASK, WORD)))
 
-    def render(self, values: Mapping[str, str], answer: str) -> str:
-        """The text with columns filled in and `answer` where the mask or {word} stands."""
-        before, after = self.around(values)
-        return f"{before}{answer}{after}"
+    def render(
+        self, values: Mapping[str, str], answer: str, clean: Callable[[str], str] = str
+    ) -> str:
+        """The text with columns filled in and `answer` where the mask or {word} stands.
 
-    def around(self, values: Mapping[str, str]) -> tuple[str, str]:
-        """The text before and after the mask or {word}, with columns filled in."""
+        `clean` is applied to all that stands before and to all that stands after the answer.
+        """
         at = next(i for i, p in enumerate(self.pieces) if p in ((MASK,), (WORD,)))
         parts = [p if isinstance(p, str) else values.get(p[0], "") for p in self.pieces]
-        return "".join(parts[:at]), "".join(parts[at + 1 :])
+        before, after = "".join(parts[:at]), "".join(parts[at + 1 :])
+        return f"{clean(before)}{answer}{clean(after)}"
 
     def _check(self) -> None:
         holes = [p[0] for p in self.pieces if isinstance(p, tuple)]
@@ -169,6 +170,12 @@ class Encoder:
                 f"at least {empty + 1}",
             )
 
+    @property
+    def pad_id(self) -> int:
+        """Token that fills up short rows; any will do for a tokenizer without one: it is masked."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else 0
+
     def encode(self, columns: Mapping[str, Sequence[str]]) -> Encoded:
         """Token ids of every row; `columns` holds the template's columns, equally long."""
         names = self.template.columns
@@ -188,14 +195,11 @@ class Encoder:
         """Text in which the tokenizer finds no special token: a `</s>` in a review is just text."""
         return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
-    def _render(self, row: Mapping[str, str], answer: str) -> str:
-        # Again, because special tokens may form where two fields meet.
-        before, after = map(self._plain, self.template.around(row))
-        return f"{before}{answer}{after}"
-
     def _tokenize(self, rows: Sequence[Mapping[str, str]]) -> list[list[list[int]]]:
         """One sequence a row (masked) or one a row and label (causal), as (row, answer) lists."""
-        texts = [self._render(row, answer) for row in rows for answer in self._answers]
+        # Made plain again, because special tokens may form where two fields meet.
+        render = self.template.render
+        texts = [render(row, answer, self._plain) for row in rows for answer in self._answers]
         ids: list[list[int]] = self.tokenizer(
             texts,
             add_special_tokens=self.template.kind == "masked",

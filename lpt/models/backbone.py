@@ -73,6 +73,17 @@ class Backbone:
         return int(getattr(self.config, self.family.position_limit)) - self.family.position_offset
 
 
+def whereabouts(model: Any) -> dict[str, Any]:
+    """Arguments of `find_backbone` from a model's configuration or an adapter's description."""
+    return {
+        "name": model.name,
+        "path": model.path,
+        "revision": model.revision,
+        "package": model.package,
+        "gguf_file": model.gguf_file,
+    }
+
+
 def find_backbone(
     *, name: str, path: str | None, revision: str | None, package: str | None, gguf_file: str | None
 ) -> Backbone:
