@@ -7,6 +7,7 @@ backbone included; `load_adapter(folder, model)` uses a backbone at hand and ref
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,18 @@ def save_adapter(
     (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(folder: Path | str, model: PreTrainedModel | None = None) -> LatePrompt:
+def load_adapter(
+    folder: Path | str,
+    model: PreTrainedModel | None = None,
+    *,
+    word_ids: Sequence[int] | None = None,
+) -> LatePrompt:
     """The trained model in eval mode.
 
     Args:
         folder: What `save_adapter` wrote.
         model: The backbone, if it is at hand; None: loaded from where the adapter says.
+        word_ids: Tokens whose logits it is to give with `words_only`.
 
     Raises:
         ConfigError: The folder is no adapter, or the backbone is not the one it was trained on.
@@ -127,7 +134,8 @@ def load_adapter(folder: Path | str, model: PreTrainedModel | None = None) -> La
         bottleneck=prompt.bottleneck,
     )
     generator.load_state_dict(_read_tensors(folder / _TENSORS))
-    return LatePrompt(SplitModel(model, prompt.layer), generator).eval()
+    split = SplitModel(model, prompt.layer, word_ids=word_ids)
+    return LatePrompt(split, generator).eval()
 
 
 def find_adapter_backbone(backbone: BackboneIdentity) -> Backbone:

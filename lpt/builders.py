@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from lightning import Trainer
+from torch import Tensor
 
 from lpt.artifact import BackboneIdentity
 from lpt.config import Config
@@ -36,7 +38,6 @@ def build_data(config: Config, plan: Plan) -> LatePromptData:
         plan.splits,
         plan.encoder,
         word_ids=plan.word_ids,
-        pad_id=plan.encoder.pad_id,
         batch_size=config.data.batch_size,
         eval_batch_size=config.data.eval_batch_size,
         seed=config.seed,
@@ -58,7 +59,14 @@ def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentit
         attention=model.attention,
         fingerprint=fingerprint(loaded),
     )
-    split = SplitModel(loaded, plan.layer)
+    split = SplitModel(
+        loaded,
+        plan.layer,
+        word_ids=plan.word_ids if plan.task.template.kind == "masked" else None,
+        recompute=config.trainer.gradient_checkpointing,
+    )
+    if config.trainer.compile:
+        split.above.compile(dynamic=True)
     start = vocabulary_start(split, prompt.length) if prompt.init == "vocab" else None
     generator = build_generator(
         prompt.kind,
@@ -102,17 +110,33 @@ def keep_hidden(
         tokens="",
         versions=f"torch {torch.__version__}, transformers {transformers.__version__}",
     )
-    title = f"{plan.task.name}, {config.model.name} in front of layer {plan.layer}"
+    title = f"{plan.task.name}, {config.model.name}"
     store = HiddenCache(folder, int(cache.max_gb * 1e9))
-    why_not = read_ahead(split, data, trainer, store, recipe=recipe, title=title)
+    why_not = read_ahead(
+        split, data, trainer, store, recipe=recipe, title=title, layers=cache.layers
+    )
     if why_not and cache.mode == "on":
         raise fail("cache.mode", f"on, but hidden states cannot be kept: {why_not}", "auto or off")
     if why_not:
         logger.warning("Hidden states are not kept: %s", why_not)
     elif cache.free_below:
         split.free_below()
+    data.use_hidden(at_hand(data.hidden, int(cache.memory_gb * 1e9), trainer.strategy.root_device))
     seconds = time.perf_counter() - started
     return {"sets": sorted(data.hidden), "seconds": seconds, "why_not": why_not}
+
+
+def at_hand(
+    hidden: Mapping[str, Tensor], max_bytes: int, device: torch.device
+) -> Mapping[str, Tensor]:
+    """Small hidden states in memory, on the GPU if training is there; large ones stay on disk."""
+    if sum(h.nbytes for h in hidden.values()) > max_bytes:
+        return hidden
+    try:
+        return {name: h.to(device, copy=True) for name, h in hidden.items()}
+    except torch.OutOfMemoryError:
+        logger.warning("The GPU has no room for the hidden states: they are sent batch by batch.")
+        return hidden
 
 
 def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptModule:

@@ -96,11 +96,15 @@ class LearningWatch(Callback):
 
 
 class Meter(Callback):
-    """Seconds and examples of the training itself, evaluation and cache building apart."""
+    """Seconds, examples and padding of the training itself, evaluation and cache building apart."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.examples = 0
+        self.tokens: Tensor | float = (
+            0.0  # real ones; a tensor, so that a GPU need not be waited for
+        )
+        self.places = 0
         self._since: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -123,8 +127,15 @@ class Meter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the examples."""
+        """Count the examples and the tokens of this rank."""
         self.examples += len(batch.labels) * trainer.world_size
+        self.tokens += batch.attention_mask.sum()
+        self.places += batch.attention_mask.numel()
+
+    @property
+    def padding_share(self) -> float:
+        """Share of padding among the tokens of the training batches."""
+        return 1.0 - float(self.tokens) / self.places if self.places else 0.0
 
     @property
     def examples_per_second(self) -> float:

@@ -164,6 +164,11 @@ class CacheConfig:
     """Folder of the entries; null: $LPT_CACHE/hidden, or lpt/hidden in the user's cache folder."""
     max_gb: float = _limited(20.0, gt=0.0)
     """Size of all entries in GB; the ones unused for longest are removed first."""
+    memory_gb: float = _limited(2.0, ge=0.0)
+    """Hidden states of a run up to this size in all are held in memory, on the GPU if there is one;
+    larger ones are read from disk as batches need them."""
+    layers: list[int] = field(default_factory=list)
+    """Layers besides prompt.layer whose entries are made in the same pass, for a layer sweep."""
     free_below: bool = True
     """Drop the lower stack from memory when everything it would read is cached."""
 
@@ -204,6 +209,10 @@ class TrainerConfig:
     """Stop after so many evaluations without a better dev score; null: train to the end."""
     precision: str = _limited("32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
     """Arithmetic; mixed keeps the prompt's parameters in float32."""
+    compile: bool = False
+    """torch.compile for the layers above the prompt: slow first steps, faster ones after that."""
+    gradient_checkpointing: bool = False
+    """Compute the activations above the prompt twice instead of keeping them: less memory."""
     sanity_steps: int = _limited(0, ge=0)
     """Dev batches that Lightning evaluates before training. The zero-shot scores, which every run
     begins with, have gone the same way already."""

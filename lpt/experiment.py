@@ -25,7 +25,7 @@ from lpt.data.tasks import UNKNOWN
 from lpt.errors import ConfigError, HubError
 from lpt.metrics import Predictions
 from lpt.module import LatePromptModule
-from lpt.plan import Plan, check_devices, prepare
+from lpt.plan import Plan, check_machine, prepare
 from lpt.results import (
     FINISHED,
     PREDICTIONS,
@@ -56,7 +56,7 @@ def run(config: Config) -> dict[str, Any] | None:
     if config.dry_run:
         dry_run(config)
         return None
-    check_devices(config)
+    check_machine(config)
     plan = prepare(config)
     seed_everything(config.seed, workers=True, verbose=False)
     model, identity = build_model(config, plan)  # may be refused: before anything is written
@@ -132,7 +132,7 @@ def fit_and_score(
             "data_seed": config.data.seed,
             "origin": plan.splits.origin,
             "sizes": {name: len(part) for name, part in sets.items()},
-            "truncated": {name: part.truncated for name, part in data.encoded.items()},
+            "truncated": {name: part.truncated for name, part in data.packed.items()},
             "split_sha256": plan.splits.checksum(),
         },
         "optim": dataclasses.asdict(config.optim),
@@ -153,6 +153,7 @@ def fit_and_score(
             "train_seconds": meter.seconds,
             "examples_per_second": meter.examples_per_second,
             "steps": trainer.global_step,
+            "padding_share": meter.padding_share,
             "total_seconds": time.perf_counter() - started,
         },
         "peak_memory_mb": peak_memory_mb(),

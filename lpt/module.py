@@ -67,8 +67,13 @@ class LatePromptModule(LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of one batch."""
-        loss = self.scorer.loss(self.model(batch), batch, self.loss_over)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        words_only = self.loss_over == "label_words" and self.scorer.words_only
+        logits = self.model(batch, words_only=words_only)
+        loss = self.scorer.loss(logits, batch, self.loss_over)
+        size = len(batch.labels)
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        padding = 1.0 - batch.attention_mask.float().mean()
+        self.log("train/padding", padding, batch_size=size)
         return loss
 
     def configure_gradient_clipping(
@@ -88,7 +93,8 @@ class LatePromptModule(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Score all labels of one batch."""
-        scores = self.scorer(self.model(batch, prompted=self.prompted), batch)
+        logits = self.model(batch, prompted=self.prompted, words_only=self.scorer.words_only)
+        scores = self.scorer(logits, batch)
         self.store.update(batch.index, batch.labels, scores)
 
     def on_validation_epoch_end(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from lpt.data.sources import Folder, Hub, Source
 from lpt.data.splits import Splits, make_splits
 from lpt.data.tasks import Task, make_task
 from lpt.data.templates import MASK, Encoder
-from lpt.errors import Problems, fail
+from lpt.errors import Problems
 from lpt.models.backbone import Backbone, find_backbone, whereabouts
 from lpt.models.verbalizer import word_ids
 from lpt.validation import check_layer, validate
@@ -76,20 +78,29 @@ def prepare(config: Config) -> Plan:
     return Plan(backbone, task, splits, encoder, ids, layer)
 
 
-def check_devices(config: Config) -> None:
-    """Check that this machine has the GPUs that are asked for.
+def check_machine(config: Config) -> None:
+    """Check that this machine has the GPUs and the compiler that are asked for.
 
     Raises:
         ConfigError: It has not.
     """
     strategy, have = config.strategy, torch.cuda.device_count()
+    problems = Problems()
     if strategy.accelerator == "gpu" and strategy.devices > have:
-        raise fail(
+        problems.add(
             "strategy.devices",
             f"{strategy.devices} with strategy.accelerator=gpu",
             f"up to {have} GPUs on this machine",
             "fewer devices, or strategy.accelerator=cpu",
         )
+    compiler = os.environ.get("CXX", "g++")
+    if config.trainer.compile and not have and shutil.which(compiler) is None:
+        problems.add(
+            "trainer.compile",
+            f"true, but there is no C++ compiler ({compiler})",
+            "false, or a compiler: torch.compile needs one on a CPU",
+        )
+    problems.raise_if_any()
 
 
 def _build_task(config: Config, backbone: Backbone | None) -> Task:
@@ -152,6 +163,15 @@ def _check_backbone(config: Config, backbone: Backbone, problems: Problems) -> N
     if config.model.layers is not None and config.model.layers != backbone.layers:
         problems.add(
             "model.layers", str(config.model.layers), f"{backbone.layers}, as {name} has", "null"
+        )
+    for layer in config.cache.layers:
+        if not 2 <= layer <= backbone.layers:
+            problems.add("cache.layers", str(layer), f"2 to {backbone.layers} for {name}")
+    if backbone.family.kind == "causal" and config.model.attention == "flash_attention_2":
+        problems.add(
+            "model.attention",
+            "flash_attention_2 with a causal model",
+            "sdpa or eager: the labels share their context through a mask that it does not take",
         )
     if backbone.max_length is not None and config.data.max_length > backbone.max_length:
         problems.add(

@@ -10,6 +10,7 @@ import torch
 
 from lpt.artifact import find_adapter_backbone, load_adapter, read_description
 from lpt.data.batching import Collator, eval_batches
+from lpt.data.packing import PackedTokens
 from lpt.data.tasks import UNKNOWN
 from lpt.data.templates import Encoder, Template
 from lpt.metrics import PredictionStore
@@ -48,7 +49,7 @@ class Predictor:
         template = Template.parse(task["template"], task["kind"])
         self.encoder = Encoder(tokenizer, template, task["words"], task["max_length"])
         self.scorer = LabelScorer(task["kind"], self.ids)
-        self.model = load_adapter(folder)
+        self.model = load_adapter(folder, word_ids=self.ids)
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[Mapping[str, str]], batch_size: int = 32) -> list[Prediction]:
@@ -56,12 +57,12 @@ class Predictor:
         columns = {name: [row[name] for row in rows] for name in self.encoder.template.columns}
         encoded = self.encoder.encode(columns)
         unknown = [UNKNOWN] * len(rows)
-        collate = Collator(
-            encoded, unknown, range(len(rows)), self.ids, self.encoder.pad_id, score_all=True
-        )
+        packed = PackedTokens(encoded, self.encoder.pad_id)
+        collate = Collator(packed, unknown, range(len(rows)), self.ids, score_all=True)
         store = PredictionStore()
-        for batch in map(collate, eval_batches(encoded, batch_size)):
-            store.update(batch.index, batch.labels, self.scorer(self.model(batch), batch))
+        for batch in map(collate, eval_batches(packed.row_lengths().tolist(), batch_size)):
+            logits = self.model(batch, words_only=self.scorer.words_only)
+            store.update(batch.index, batch.labels, self.scorer(logits, batch))
         predictions = store.gather()
         return [
             Prediction(self.labels[best], dict(zip(self.labels, scores, strict=True)))

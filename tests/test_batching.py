@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lpt.data.batching import Collator, ShuffledBatches, eval_batches
 from lpt.data.datamodule import LatePromptData
+from lpt.data.packing import PackedTokens
 from lpt.data.splits import Splits
 from lpt.data.tasks import Examples
 from lpt.data.templates import Encoded, Encoder, Template
@@ -122,8 +123,8 @@ def test_ranks_share_each_global_batch(
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize(("size", "batch_size"), [(7, 2), (12, 4), (1, 8), (9, 3)])
 def test_evaluation_sees_each_example(size: int, batch_size: int, world_size: int) -> None:
-    encoded = Encoded([[1] * (1 + 7 * i % 5) for i in range(size)])
-    ranks = [eval_batches(encoded, batch_size, rank, world_size) for rank in range(world_size)]
+    lengths = [1 + 7 * i % 5 for i in range(size)]
+    ranks = [eval_batches(lengths, batch_size, rank, world_size) for rank in range(world_size)]
     batches = [batch for rank in ranks for batch in rank]
     assert set(flat(batches)) == set(range(size))
     assert all(1 <= len(batch) <= batch_size for batch in batches)
@@ -134,10 +135,8 @@ def test_evaluation_sees_each_example(size: int, batch_size: int, world_size: in
 
 
 def test_evaluation_batches_are_of_like_length() -> None:
-    """Sorted by the longest sequence, the label part included."""
     lengths = [7 * i % 20 for i in range(20)]
-    encoded = Encoded([[1] * 3] * 20, endings=[[[1], [2] * (1 + n)] for n in lengths])
-    found = [sorted(lengths[i] for i in batch) for batch in eval_batches(encoded, 5)]
+    found = [sorted(lengths[i] for i in batch) for batch in eval_batches(lengths, 5)]
     assert sorted(found) == [[*range(start, start + 5)] for start in (0, 5, 10, 15)]
 
 
@@ -146,9 +145,11 @@ def test_evaluation_batches_are_of_like_length() -> None:
 
 def collate(encoded: Encoded, examples: list[int], score_all: bool = True) -> Batch:
     word_ids = [11, 12, 13]
-    collator = Collator(encoded, LABELS, INDEX, word_ids, PAD, score_all=score_all)
+    packed = PackedTokens(encoded, PAD)
+    collator = Collator(packed, LABELS, INDEX, word_ids, score_all=score_all)
     batch = collator(examples)
-    assert {tensor.dtype for tensor in batch if tensor is not None} == {torch.long}
+    tensors = [*batch, *(batch.branches or ())]
+    assert {t.dtype for t in tensors if isinstance(t, torch.Tensor)} == {torch.long}
     assert batch.index.tolist() == [INDEX[i] for i in examples]
     assert batch.labels.tolist() == [LABELS[i] for i in examples]
     return batch
@@ -185,7 +186,9 @@ def test_masked_batch(examples: list[int], score_all: bool) -> None:
 
 def test_unknown_label_of_a_masked_example_is_no_target() -> None:
     encoded = encoder("masked").encode({"text": TEXTS[:3]})
-    batch = Collator(encoded, [-1, 1, -1], [0, 1, 2], [11, 12, 13], PAD, score_all=True)([0, 1, 2])
+    batch = Collator(
+        PackedTokens(encoded, PAD), [-1, 1, -1], [0, 1, 2], [11, 12, 13], score_all=True
+    )([0, 1, 2])
     assert batch.targets.tolist() == [-100, 12, -100]
     assert batch.labels.tolist() == [-1, 1, -1]
 
@@ -196,27 +199,46 @@ def test_unknown_label_of_a_masked_example_is_no_target() -> None:
 def test_causal_batch(examples: list[int], score_all: bool, template: str) -> None:
     encoded = encoder("causal", template).encode({"text": TEXTS})
     batch = collate(encoded, examples, score_all)
-    scored = [(i, y) for i in examples for y in (range(len(WORDS)) if score_all else [LABELS[i]])]
-    contexts = [encoded.context[i] for i, _ in scored]
-    endings = [encoded.endings[i][y] for i, y in scored]
+    assert (batch.branches is None) != score_all
     rows = real_tokens(batch)
-    assert rows == [c + e for c, e in zip(contexts, endings, strict=True)]
-    for row, (ids, context, ending) in enumerate(zip(rows, contexts, endings, strict=True)):
-        at = batch.positions[batch.rows == row]
-        # Each token of the label part is predicted by the token before it.
-        assert [ids[p + 1] for p in at.tolist()] == ending
-        assert at.tolist() == list(range(len(context) - 1, len(ids) - 1))
-        assert batch.targets[batch.rows == row].tolist() == ending
+    sequence = 0
+    for row, i in enumerate(examples):
+        context = encoded.context[i]
+        endings = encoded.endings[i] if score_all else [encoded.endings[i][LABELS[i]]]
+        assert rows[row] == [*context, *flat(endings)]
         assert batch.read_at[row] == len(context) - 1
         # A pooling generator reads what comes before the last context token, or that token.
         assert batch.pool_length[row] == max(len(context) - 1, 1)
-    assert len(batch.rows) == len(batch.positions) == len(batch.targets) == sum(map(len, endings))
+        start = len(context)
+        for number, ending in enumerate(endings, 1):
+            scored = batch.sequences == sequence
+            assert batch.rows[scored].tolist() == [row] * len(ending)
+            assert batch.targets[scored].tolist() == ending
+            # Each token of a label part is predicted by the one before it in its sequence.
+            places = list(range(start, start + len(ending)))
+            assert batch.positions[scored].tolist() == [len(context) - 1, *places[:-1]]
+            if batch.branches is not None:
+                assert batch.branches.branch[row, places].tolist() == [number] * len(ending)
+                inside = range(len(context), len(context) + len(ending))
+                assert batch.branches.positions[row, places].tolist() == list(inside)
+            start += len(ending)
+            sequence += 1
+        if batch.branches is not None:
+            assert not batch.branches.branch[row, : len(context)].any()
+            assert not batch.branches.branch[row, start:].any()
+            assert batch.branches.positions[row, : len(context)].tolist() == list(
+                range(len(context))
+            )
+    assert len(batch.rows) == len(batch.positions) == len(batch.targets) == len(batch.sequences)
+    assert batch.sequences.unique().tolist() == list(range(sequence))
 
 
 def test_unlabelled_causal_examples_are_scored_for_every_label() -> None:
     encoded = encoder("causal").encode({"text": TEXTS[:2]})
-    batch = Collator(encoded, [-1, -1], [0, 1], [11, 12, 13], PAD, score_all=True)([0, 1])
-    assert len(batch.input_ids) == 2 * len(WORDS)
+    batch = Collator(PackedTokens(encoded, PAD), [-1, -1], [0, 1], [11, 12, 13], score_all=True)(
+        [0, 1]
+    )
+    assert set(batch.sequences.tolist()) == set(range(2 * len(WORDS)))
     assert batch.labels.tolist() == [-1, -1]
 
 
@@ -235,7 +257,6 @@ def test_data_module(kind: str, score_all_labels: bool) -> None:
         Splits(**parts, origin={}),
         used,
         word_ids=[11, 12, 13],
-        pad_id=PAD,
         batch_size=4,
         eval_batch_size=5,
         seed=13,
@@ -256,6 +277,7 @@ def test_data_module(kind: str, score_all_labels: bool) -> None:
             assert set(seen.values()) == {1}
         every_label = kind == "causal" and (name != "train" or score_all_labels)
         for batch in batches:
-            assert len(batch.input_ids) == len(batch.index) * (len(WORDS) if every_label else 1)
+            assert len(batch.input_ids) == len(batch.index)
+            assert (batch.branches is not None) == every_label
             texts = used.tokenizer.batch_decode(batch.input_ids, skip_special_tokens=True)
             assert all(text.strip().startswith(FIRST[name]) for text in texts)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ from lpt.builders import build_data, build_model
 from lpt.cache import main
 from lpt.config import Config
 from lpt.data.batching import Collator
-from lpt.data.hidden_cache import HiddenCache, Recipe, TokenLayout, token_digest
+from lpt.data.hidden_cache import HiddenCache, Recipe
+from lpt.data.packing import PackedTokens
 from lpt.data.templates import Encoded
 from lpt.experiment import run
 from lpt.models.families import FAMILIES
@@ -27,7 +29,7 @@ from lpt.models.generators import build_generator
 from lpt.models.late_prompt import LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
 from lpt.plan import prepare
-from lpt.reading import TextRows, read_ahead
+from lpt.reading import TextCollator, read_ahead
 from tests.conftest import MakeConfig
 from tests.tiny import tiny_model
 
@@ -55,26 +57,12 @@ def cache(tmp_path: Path) -> HiddenCache:
 
 
 @pytest.mark.parametrize("encoded", [MASKED, CAUSAL])
-def test_layout_gives_every_token_one_place(encoded: Encoded) -> None:
-    layout = TokenLayout(encoded)
-    seen: list[int] = []
-    for i, context in enumerate(encoded.context):
-        labels = range(len(encoded.endings[i])) if encoded.endings else [None]
-        places = [layout.places(i, y) for y in labels]
-        assert all(row[: len(context)] == places[0][: len(context)] for row in places)
-        seen += places[0][: len(context)]
-        seen += itertools.chain.from_iterable(row[len(context) :] for row in places)
-    assert sorted(seen) == list(range(layout.tokens))
-
-
-@pytest.mark.parametrize("encoded", [MASKED, CAUSAL])
-def test_rows_to_read_keep_every_token_once(encoded: Encoded) -> None:
-    rows = TextRows(encoded, pad_id=0)
-    batch = rows(range(len(rows.rows)))
-    kept = batch.places[batch.places >= 0]
-    assert sorted(kept.tolist()) == list(range(TokenLayout(encoded).tokens))
-    assert (batch.attention_mask[batch.places >= 0] == 1).all()
-    assert sorted(i for part in rows.batches(2) for i in part) == list(range(len(rows.rows)))
+def test_rows_to_read_hold_every_token_once(encoded: Encoded) -> None:
+    packed = PackedTokens(encoded, pad_id=0)
+    batch = TextCollator(packed)([2, 0, 1])
+    kept = batch.places[batch.attention_mask.bool()]
+    assert sorted(kept.tolist()) == list(range(packed.tokens))
+    assert torch.equal(batch.input_ids[batch.attention_mask.bool()].int(), packed.ids[kept])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -82,27 +70,26 @@ def test_cached_training_is_uncached_training(family: str, tmp_path: Path) -> No
     """The same batches, 50 steps, without dropout: the same losses to 1e-5."""
     kind = FAMILIES[family].kind
     encoded = MASKED if kind == "masked" else CAUSAL
-    split = SplitModel(tiny_model(family), 3)
-    rows = TextRows(encoded, split.config.pad_token_id)
-    matrix = torch.empty(TokenLayout(encoded).tokens, 32)
-    for part in rows.batches(2):  # other batches than those that train: other padding
-        text = rows(part)
-        kept = text.places >= 0
-        matrix[text.places[kept]] = split.read(text.input_ids, text.attention_mask)[kept]
+    split = SplitModel(tiny_model(family), 3, word_ids=[7, 8] if kind == "masked" else None)
+    packed = PackedTokens(encoded, split.config.pad_token_id)
+    matrix = torch.empty(packed.tokens, 32)
+    for part in ([1, 2], [0]):  # other batches than those that train: other padding
+        text = TextCollator(packed)(part)
+        real = text.attention_mask.bool()
+        matrix[text.places[real]] = split.read(*text[:3])[real]
 
     def losses(hidden: Tensor | None) -> list[float]:
         torch.manual_seed(3)
         generator = build_generator("appg", hidden_size=32, length=3, bottleneck=6)
         model = LatePrompt(split, generator, frozen_dropout="none").train()
-        options = {"word_ids": [7, 8], "pad_id": split.config.pad_token_id}
-        collate = Collator(encoded, [0, 1, 1], [0, 1, 2], score_all=True, hidden=hidden, **options)
+        collate = Collator(packed, [0, 1, 1], [0, 1, 2], [7, 8], score_all=True, hidden=hidden)
         scorer = LabelScorer(kind, [7, 8])
         optimizer = torch.optim.AdamW(generator.parameters(), lr=1e-2)
         curve = []
         for _ in range(50):
             batch = collate([0, 1, 2])
             assert (batch.hidden is None) == (hidden is None)
-            loss = scorer.loss(model(batch), batch, "label_words")
+            loss = scorer.loss(model(batch, words_only=scorer.words_only), batch, "label_words")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -147,6 +134,7 @@ def test_lower_stack_is_not_run_when_everything_is_cached(
         raise AssertionError("the text was read again")
 
     monkeypatch.setattr(SplitModel, "read", refuse)
+    monkeypatch.setattr(SplitModel, "read_layers", refuse)
     assert first is not None
     again = run(config)
     assert again is not None
@@ -174,7 +162,7 @@ def test_what_an_entry_depends_on() -> None:
     assert len(keys | {RECIPE.key()}) == 1 + len(changes)
     assert set(changes) == set(RECIPE.__dataclass_fields__)
     other = Encoded([[5, 6, 7, 8], [5, 9], [5, 6, 7, 8, 9, 11]], mask_at=[2, 1, 4])
-    assert token_digest(MASKED) != token_digest(other)
+    assert PackedTokens(MASKED, 0).digest() != PackedTokens(other, 0).digest()
 
 
 def test_round_trip(cache: HiddenCache) -> None:
@@ -230,7 +218,7 @@ def test_an_interrupted_build_leaves_nothing(
     def interrupt(*_: object) -> None:
         raise RuntimeError("pulled the plug")
 
-    monkeypatch.setattr(SplitModel, "read", interrupt)
+    monkeypatch.setattr(SplitModel, "read_layers", interrupt)
     with pytest.raises(RuntimeError, match="pulled the plug"):
         run(config)
     assert not [path for path in folder.iterdir() if path.is_dir()]
@@ -274,9 +262,11 @@ def test_one_builds_the_other_waits(
     results: list[str | None] = []
 
     class Counting(SplitModel):
-        def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        def read_layers(
+            self, layers: Sequence[int], input_ids: Tensor, *text: Any
+        ) -> dict[int, Tensor]:
             reads.append(len(input_ids))
-            return super().read(input_ids, attention_mask)
+            return super().read_layers(layers, input_ids, *text)
 
     splits = [build_model(config, plan)[0].split for _ in range(2)]
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from lpt.data.fewshot import draw_total
 from lpt.models.generators import PromptGenerator, build_generator
-from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt, row_losses
+from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt, sequence_losses
 from lpt.models.split import SplitModel
 from tests.shared import REFERENCE_DIR
 
@@ -75,6 +75,7 @@ def roberta_batch(t: dict[str, Tensor]) -> Batch:
         rows=torch.arange(size),
         positions=t["mask_pos"],
         targets=t["labels"],
+        sequences=torch.arange(size),
         labels=t["labels"],
         index=torch.arange(size),
     )
@@ -90,6 +91,7 @@ def gpt2_batch(t: dict[str, Tensor]) -> Batch:
         rows=rows,
         positions=predicted - 1,
         targets=t["input_ids"][rows, predicted],
+        sequences=rows,
         labels=torch.zeros(len(t["input_ids"]), dtype=torch.long),
         index=torch.arange(len(t["input_ids"])),
     )
@@ -144,7 +146,7 @@ def test_parity(path: Path) -> None:
     else:
         at = batch.positions + config["num_prompt_tokens"]
         torch.testing.assert_close(logits, t["logits"][batch.rows, at], atol=2e-5, rtol=0)
-        per_example = row_losses(logits, batch)
+        per_example = sequence_losses(logits, batch, len(batch.labels))
         torch.testing.assert_close(per_example, t["loss_per_example"], atol=2e-5, rtol=0)
 
     kind = "masked" if family == "roberta" else "causal"

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
+from lpt.data.batching import Collator
+from lpt.data.packing import PackedTokens
+from lpt.data.templates import Encoded
 from lpt.errors import ConfigError
 from lpt.models.families import FAMILIES, get_family
 from lpt.models.generators import GENERATORS, build_generator, vocabulary_start
-from lpt.models.late_prompt import Batch, LatePrompt, row_losses
+from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt, sequence_losses
 from lpt.models.split import SplitModel
 from tests.tiny import SIZES, tiny_model
 
@@ -42,6 +45,7 @@ def batch_of(ids: Tensor, mask: Tensor) -> Batch:
         rows=torch.arange(size),
         positions=lengths - 1,
         targets=torch.arange(size) + 7,
+        sequences=torch.arange(size),
         labels=torch.zeros(size, dtype=torch.long),
         index=torch.arange(size),
     )
@@ -82,7 +86,7 @@ def test_only_the_prompt_gets_a_gradient(family: str, kind: str) -> None:
     hidden = model.split.read(ids, mask)
     assert not hidden.requires_grad
     assert hidden.grad_fn is None
-    row_losses(model(batch), batch).mean().backward()
+    sequence_losses(model(batch), batch, len(batch.labels)).mean().backward()
     for name, parameter in model.generator.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -184,3 +188,82 @@ def test_vocabulary_start() -> None:
     narrow = SplitModel(tiny_model("electra"), 2)  # embeddings of 16, hidden states of 32
     with pytest.raises(ConfigError, match="width 16"):
         vocabulary_start(narrow, 4)
+
+
+# What saves time and memory must not change the answer
+
+MASKED = [name for name, family in FAMILIES.items() if family.kind == "masked"]
+CAUSAL = [name for name, family in FAMILIES.items() if family.kind == "causal"]
+
+
+@pytest.mark.parametrize("family", CAUSAL)
+@pytest.mark.parametrize("with_prompt", [False, True])
+def test_labels_that_share_a_context_score_as_if_alone(family: str, with_prompt: bool) -> None:
+    """Longer than the sliding windows of the tiny models."""
+    model = prompted(family, layer=3)
+    contexts = [[1, *range(10, 10 + n)] for n in (12, 3, 7)]
+    endings = [[[30, 31, 2], [32, 2]], [[33, 2], [34, 35, 36, 2]], [[37], [38, 2]]]
+    packed = PackedTokens(Encoded(contexts, endings=endings), model.split.config.pad_token_id)
+    labels, index, words = [0, 1, 1], [0, 1, 2], [30, 32]
+    shared = Collator(packed, labels, index, words, score_all=True)([0, 1, 2])
+    scorer = LabelScorer("causal", words)
+    alone = torch.empty(3, 2)
+    with torch.no_grad():
+        scores = scorer(model(shared, prompted=with_prompt), shared)
+        for y in (0, 1):
+            one = Collator(packed, [y] * 3, index, words, score_all=False)([0, 1, 2])
+            assert one.branches is None
+            alone[:, y] = -sequence_losses(model(one, prompted=with_prompt), one, 3)
+    torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-5)
+    assert scores.std() > 0.1
+
+
+@pytest.mark.parametrize("family", MASKED)
+def test_words_head_gives_the_rows_of_the_whole_head(family: str) -> None:
+    model, words = tiny_model(family), [7, 90, 8]
+    split = SplitModel(model, 2, word_ids=words)
+    hidden = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        some, all_ = split.logits(hidden, words_only=True), split.logits(hidden)
+    torch.testing.assert_close(some, all_[:, words], atol=1e-6, rtol=1e-5)
+    assert some.std() > 0.1
+    assert not any(parameter.requires_grad for parameter in split.parameters())
+
+
+@families
+def test_one_pass_reads_in_front_of_several_layers(family: str) -> None:
+    model = tiny_model(family)
+    ids, mask = text(model.config.pad_token_id, padded=True)
+    found = SplitModel(model, 2).read_layers([4, 2, 3], ids, mask)
+    assert sorted(found) == [2, 3, 4]
+    for layer, hidden in found.items():
+        expected = SplitModel(model, layer).read(ids, mask)
+        assert torch.equal(hidden[mask.bool()], expected[mask.bool()])
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+@families
+@pytest.mark.parametrize("frozen_dropout", ["none", "above"])
+def test_recomputing_changes_no_gradient(family: str, frozen_dropout: str) -> None:
+    saved: dict[bool, int] = {}
+    gradients: dict[bool, list[Tensor]] = {}
+    for recompute in (False, True):
+        split = SplitModel(tiny_model(family), 2, recompute=recompute)
+        torch.manual_seed(2)
+        generator = build_generator("npg", hidden_size=32, length=3, bottleneck=6)
+        model = LatePrompt(split, generator, frozen_dropout=frozen_dropout).train()
+        batch = batch_of(*text(split.config.pad_token_id, padded=True))
+        kept: list[int] = []
+
+        def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
+            kept.append(tensor.nbytes)
+            return tensor
+
+        torch.manual_seed(3)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = sequence_losses(model(batch), batch, len(batch.labels)).mean()
+        loss.backward()
+        saved[recompute] = sum(kept)
+        gradients[recompute] = [p.grad for p in generator.parameters() if p.grad is not None]
+    torch.testing.assert_close(gradients[True], gradients[False])
+    assert saved[True] < 0.7 * saved[False]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from lpt.data.hidden_cache import TokenLayout
+from lpt.data.packing import PackedTokens, Rows
 from lpt.data.tasks import UNKNOWN
-from lpt.data.templates import Encoded
 from lpt.models.late_prompt import Batch
+from lpt.models.split import Branches
 
 IGNORED = -100
 _WINDOW = 32  # batches that are sorted by length together
@@ -104,10 +105,10 @@ class ShuffledBatches(Sampler[list[int]]):
 
 
 def eval_batches(
-    encoded: Encoded, batch_size: int, rank: int = 0, world_size: int = 1
+    lengths: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[int]]:
     """Evaluation batches of like length, shared between the ranks."""
-    order = sorted(range(len(encoded)), key=encoded.length)
+    order = np.argsort(lengths, kind="stable").tolist()
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     return share(batches, rank, world_size)
 
@@ -126,88 +127,83 @@ class Collator:
     """Makes a `Batch` of the examples with the given numbers.
 
     Args:
-        encoded: Token ids.
+        packed: The tokens of the set.
         labels: Label index of each example; -1 unknown.
         index: Row id of each example.
         word_ids: Token of each label's word (the target at the mask of a masked model).
-        pad_id: Token that fills up short rows.
-        score_all: Causal models: a row for every label; False: only the right label's row.
-        hidden: Hidden states of all tokens, (tokens, D), laid out as `TokenLayout` says; None: the
-            model reads the text itself.
+        score_all: Causal models: every label part; False: only the right label's.
+        hidden: Hidden states of all tokens, (tokens, D), in the order of `packed`; None: the model
+            reads the text itself. If they are on another device, the batch says where to find them
+            (`Batch.places`).
     """
 
     def __init__(
         self,
-        encoded: Encoded,
+        packed: PackedTokens,
         labels: Sequence[int],
         index: Sequence[int],
         word_ids: Sequence[int],
-        pad_id: int,
         *,
         score_all: bool,
         hidden: Tensor | None = None,
     ) -> None:
-        self.encoded = encoded
-        self.labels = labels
-        self.index = index
-        self.word_ids = word_ids
-        self.pad_id = pad_id
+        self.packed = packed
+        self.labels = torch.tensor(labels)
+        self.index = torch.tensor(index)
+        self.word_ids = torch.tensor(word_ids)
         self.score_all = score_all
         self.hidden = hidden
-        self.layout = TokenLayout(encoded) if hidden is not None else None
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         """Tensors for those examples, on the CPU."""
-        build = self._causal if self.encoded.endings else self._masked
-        return build(examples)
-
-    def _masked(self, examples: Sequence[int]) -> Batch:
-        labels = [self.labels[i] for i in examples]
-        sequences = [self.encoded.context[i] for i in examples]
-        targets = [self.word_ids[y] if y != UNKNOWN else IGNORED for y in labels]
+        chosen = torch.tensor(examples)
+        labels = self.labels[chosen]
+        one_part = self.packed.parts > 0 and not self.score_all
+        rows = self.packed.rows(chosen, labels if one_part else None)
+        hidden, places = self._hidden(rows)
+        scored = self._parts(chosen, rows) if self.packed.parts else self._mask(chosen, rows)
         return Batch(
-            *pad(sequences, self.pad_id),
-            read_at=torch.zeros(len(examples), dtype=torch.long),
-            pool_length=torch.tensor([len(s) for s in sequences]),
-            rows=torch.arange(len(examples)),
-            positions=torch.tensor([self.encoded.mask_at[i] for i in examples]),
-            targets=torch.tensor(targets),
-            labels=torch.tensor(labels),
-            index=torch.tensor([self.index[i] for i in examples]),
-            hidden=self._hidden([(i, None) for i in examples]),
+            input_ids=rows.ids,
+            attention_mask=rows.mask,
+            labels=labels,
+            index=self.index[chosen],
+            **scored,
+            hidden=hidden,
+            places=places,
         )
 
-    def _causal(self, examples: Sequence[int]) -> Batch:
-        labels = range(len(self.word_ids))
-        pairs = [(i, y) for i in examples for y in (labels if self.score_all else [self.labels[i]])]
-        chosen = [(i, self.encoded.endings[i][y]) for i, y in pairs]
-        contexts = torch.tensor([len(self.encoded.context[i]) for i, _ in chosen])
-        endings = torch.tensor([len(ending) for _, ending in chosen])
-        rows = torch.repeat_interleave(torch.arange(len(chosen)), endings)
-        within = torch.cat([torch.arange(n) for n in endings.tolist()])
-        return Batch(
-            *pad([self.encoded.context[i] + ending for i, ending in chosen], self.pad_id),
-            read_at=contexts - 1,
-            pool_length=(contexts - 1).clamp(min=1),
-            rows=rows,
-            positions=contexts[rows] + within - 1,  # a token is predicted by the one before it
-            targets=torch.tensor([token for _, ending in chosen for token in ending]),
-            labels=torch.tensor([self.labels[i] for i in examples]),
-            index=torch.tensor([self.index[i] for i in examples]),
-            hidden=self._hidden(pairs),
-        )
+    def _mask(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:
+        each, labels = torch.arange(len(chosen)), self.labels[chosen]
+        targets = self.word_ids[labels].masked_fill(labels == UNKNOWN, IGNORED)
+        return {
+            "read_at": torch.zeros_like(chosen),
+            "pool_length": rows.mask.sum(1),
+            "rows": each,
+            "positions": self.packed.mask_at[chosen],
+            "targets": targets,
+            "sequences": each,
+        }
 
-    def _hidden(self, rows: Sequence[tuple[int, int | None]]) -> Tensor | None:
-        """Known hidden states of rows of (example, label), (B, T, D); padding is arbitrary."""
-        if self.hidden is None or self.layout is None:
-            return None
-        places, _ = pad([self.layout.places(i, label) for i, label in rows], 0)
-        return self.hidden[places.to(self.hidden.device)]
+    def _parts(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:
+        last = self.packed.lengths[chosen, 0] - 1  # of the context
+        row, at = (rows.branch > 0).nonzero(as_tuple=True)
+        branch = rows.branch[row, at]
+        # A token is predicted by the one before it: the first of each part by the context's last.
+        first = rows.positions[row, at] == last[row] + 1
+        return {
+            "read_at": last,
+            "pool_length": last.clamp(min=1),
+            "rows": row,
+            "positions": torch.where(first, last[row], at - 1),
+            "targets": rows.ids[row, at],
+            "sequences": row * self.packed.parts + branch - 1 if self.score_all else row,
+            "branches": Branches(rows.branch, rows.positions) if self.score_all else None,
+        }
 
-
-def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids padded on the right to the longest, and their mask: both (B, T)."""
-    width = max(map(len, sequences))
-    ids = [[*s, *[pad_id] * (width - len(s))] for s in sequences]
-    mask = [[1] * len(s) + [0] * (width - len(s)) for s in sequences]
-    return torch.tensor(ids), torch.tensor(mask)
+    def _hidden(self, rows: Rows) -> tuple[Tensor | None, Tensor | None]:
+        """Known hidden states of the rows, or where they are on another device."""
+        if self.hidden is None:
+            return None, None
+        if self.hidden.device.type == "cpu":
+            return self.hidden[rows.places], None
+        return None, rows.places

@@ -7,13 +7,23 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lpt.data.batching import Collator, ShuffledBatches, eval_batches
+from lpt.data.packing import PackedTokens
 from lpt.data.splits import Splits
 from lpt.data.tasks import Examples
-from lpt.data.templates import Encoded, Encoder
+from lpt.data.templates import Encoder
+from lpt.models.late_prompt import Batch
+
+_SETS = {
+    RunningStage.TRAINING: "train",
+    RunningStage.SANITY_CHECKING: "dev",
+    RunningStage.VALIDATING: "dev",
+    RunningStage.TESTING: "test",
+}
 
 
 class LatePromptData(LightningDataModule):
@@ -23,7 +33,6 @@ class LatePromptData(LightningDataModule):
         splits: The three sets.
         encoder: Renders and tokenizes them.
         word_ids: Token of each label's word.
-        pad_id: Token that fills up short rows.
         batch_size: Examples a device and training step.
         eval_batch_size: Examples a device and evaluation step.
         seed: Seed of the training order.
@@ -39,7 +48,6 @@ class LatePromptData(LightningDataModule):
         encoder: Encoder,
         *,
         word_ids: Sequence[int],
-        pad_id: int,
         batch_size: int,
         eval_batch_size: int,
         seed: int,
@@ -51,7 +59,6 @@ class LatePromptData(LightningDataModule):
         super().__init__()
         self.splits = splits
         self.word_ids = word_ids
-        self.pad_id = pad_id
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
@@ -60,19 +67,22 @@ class LatePromptData(LightningDataModule):
         self.bucketing = bucketing
         self.num_workers = num_workers
         self.hidden: dict[str, Tensor] = {}
-        self.encoded: Mapping[str, Encoded] = {
-            name: encoder.encode(part.columns) for name, part in splits.items()
+        self.packed: Mapping[str, PackedTokens] = {
+            name: PackedTokens(encoder.encode(part.columns), encoder.pad_id)
+            for name, part in splits.items()
         }
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches of this rank."""
         rank, world_size = self._ranks()
-        encoded = self.encoded["train"]
+        labels = None if self.score_all_labels else torch.tensor(self.splits.train.labels)
+        packed = self.packed["train"]
+        lengths = packed.row_lengths(labels if packed.parts else None)
         sampler = ShuffledBatches(
-            len(self.splits.train),
+            len(packed),
             self.batch_size,
             self.seed,
-            lengths=[encoded.length(i) for i in range(len(encoded))] if self.bucketing else None,
+            lengths=lengths.tolist() if self.bucketing else None,
             batches=self.train_batches,
             rank=rank,
             world_size=world_size,
@@ -91,22 +101,31 @@ class LatePromptData(LightningDataModule):
         """Take the hidden states of these sets from here instead of reading their text.
 
         Args:
-            hidden: For each set, (tokens, D), laid out as `TokenLayout` says.
+            hidden: For each set, (tokens, D), in the order of `PackedTokens`. On a GPU they stay
+                there, and only where to find them is sent with a batch.
         """
         self.hidden = dict(hidden)
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Fill in hidden states that are on the device already."""
+        if not isinstance(batch, Batch) or batch.places is None:
+            return batch
+        assert self.trainer is not None
+        assert self.trainer.state.stage is not None
+        name = _SETS[self.trainer.state.stage]
+        return batch._replace(hidden=self.hidden[name][batch.places], places=None)
+
     def _eval_loader(self, name: str, part: Examples) -> DataLoader[Any]:
-        batches = eval_batches(self.encoded[name], self.eval_batch_size, *self._ranks())
+        lengths = self.packed[name].row_lengths().tolist()
+        batches = eval_batches(lengths, self.eval_batch_size, *self._ranks())
         return self._loader(name, part, batches, True)
 
     def _loader(self, name: str, part: Examples, batches: Any, score_all: bool) -> DataLoader[Any]:
-        on_gpu = name in self.hidden and self.hidden[name].is_cuda
         collator = Collator(
-            self.encoded[name],
+            self.packed[name],
             part.labels,
             part.index,
             self.word_ids,
-            self.pad_id,
             score_all=score_all,
             hidden=self.hidden.get(name),
         )
@@ -116,7 +135,7 @@ class LatePromptData(LightningDataModule):
             collate_fn=collator,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available() and not on_gpu,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def _ranks(self) -> tuple[int, int]:

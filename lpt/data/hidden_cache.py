@@ -4,8 +4,9 @@ Everything in front of the prompt is a pure function of weights, token ids, laye
 it is shared by epochs, seeds, learning rates, generators and prompt lengths, and by processes.
 
 An entry is a folder named by a hash of all it depends on: `hidden.bin` holds the hidden states of
-all tokens without padding, (tokens, D), `entry.json` says what they are. It is built under another
-name and renamed when complete, and its checksum is verified whenever it is opened.
+all tokens without padding, (tokens, D), in the order of `PackedTokens`, and `entry.json` says what
+they are. It is built under another name and renamed when complete, and its checksum is verified
+whenever it is opened.
 """
 
 from __future__ import annotations
@@ -22,54 +23,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xxhash
 from filelock import FileLock
 from torch import Tensor
 
-from lpt.data.templates import Encoded
-
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _HIDDEN = "hidden.bin"
 _ENTRY = "entry.json"
 _UNFINISHED = ".unfinished-"
 _CHUNK_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 30  # left free on the disk
 _ABANDONED_S = 86_400
-
-
-class TokenLayout:
-    """Where the tokens of each example lie in the flat matrix of hidden states.
-
-    The context of an example comes first, then the label part of each label.
-    """
-
-    def __init__(self, encoded: Encoded) -> None:
-        pieces = [[len(ids)] for ids in encoded.context]
-        if encoded.endings:
-            for lengths, endings in zip(pieces, encoded.endings, strict=True):
-                lengths += [len(ending) for ending in endings]
-        flat = np.array([n for lengths in pieces for n in lengths], dtype=np.int64)
-        ends = np.cumsum(flat)
-        self.tokens = int(ends[-1])
-        width = len(pieces[0])
-        self.lengths = flat.reshape(-1, width)
-        self.starts = (ends - flat).reshape(-1, width)
-
-    def places(self, example: int, label: int | None = None) -> list[int]:
-        """Rows of the matrix that hold an example: its context and one label part, if any."""
-        pieces = [0] if label is None else [0, label + 1]
-        return [
-            row
-            for piece in pieces
-            for row in range(
-                int(self.starts[example, piece]),
-                int(self.starts[example, piece] + self.lengths[example, piece]),
-            )
-        ]
 
 
 @dataclass(frozen=True)
@@ -98,14 +65,6 @@ class Recipe:
         """Name of the entry."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def token_digest(encoded: Encoded) -> str:
-    """SHA-256 of all token ids of a set, in order."""
-    digest = hashlib.sha256()
-    for i, context in enumerate(encoded.context):
-        digest.update(json.dumps([context, encoded.endings[i] if encoded.endings else []]).encode())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ class Family:
         position_limit: Name of the config's limit on positions; None: positions are relative.
         position_offset: Positions at the start of the table that no token uses.
         config: Values the model's config must have for its language-model head to load.
+        tied_head: Module that is handed the word embeddings and adds a bias of its own, where the
+            head has no output layer.
+        masks_by_type: Whether its forward takes a mask for each attention type of its layers.
     """
 
     kind: Kind
@@ -46,6 +49,8 @@ class Family:
     position_limit: str | None = None
     position_offset: int = 0
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    tied_head: str | None = None
+    masks_by_type: bool = False
 
 
 def _bert_like(position_offset: int = 0, extra: tuple[str, ...] = ()) -> Family:
@@ -68,11 +73,14 @@ def _deberta_like(first: tuple[str, ...] = ()) -> Family:
         first=first,
         dropout="hidden_dropout_prob",
         config=MappingProxyType({"legacy": False}),
+        tied_head="lm_predictions.lm_head",
     )
 
 
-# Embedding modules are never called with inputs_embeds in these; positions are rotary.
-_LLAMA_LIKE = Family(kind="causal", layers="layers", final=("norm",))
+def _llama_like(*, masks_by_type: bool = False) -> Family:
+    # Embedding modules are never called with inputs_embeds in these; positions are rotary.
+    return Family(kind="causal", layers="layers", final=("norm",), masks_by_type=masks_by_type)
+
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -115,11 +123,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             final=("final_layer_norm",),
             dropout="hidden_dropout",
         ),
-        "llama": _LLAMA_LIKE,
-        "mistral": _LLAMA_LIKE,
-        "qwen2": _LLAMA_LIKE,
-        "qwen3": _LLAMA_LIKE,
-        "gemma2": _LLAMA_LIKE,
+        "llama": _llama_like(),
+        "mistral": _llama_like(),
+        "qwen2": _llama_like(masks_by_type=True),
+        "qwen3": _llama_like(masks_by_type=True),
+        "gemma2": _llama_like(masks_by_type=True),
     }
 )
 

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from lpt.models.generators import PromptGenerator
-from lpt.models.split import SplitModel
+from lpt.models.split import Branches, SplitModel
 
 
 class Batch(NamedTuple):
     """Rows of text and the positions in them that are scored.
 
-    A masked example is one row with one scored position, the mask. A causal example is one row for
-    each label that is to be scored, with the tokens of the label part as scored positions. Indices
-    refer to the unprompted text; the model shifts them by m.
+    A masked example is a row with one scored position, the mask. A causal example is a row with the
+    context and, side by side, the label part of each label that is to be scored; the tokens of the
+    label parts are scored. Indices refer to the unprompted text; the model shifts them by m.
 
     Attributes:
         input_ids: (B, T) token ids, padded on the right.
@@ -34,9 +34,13 @@ class Batch(NamedTuple):
         rows: (N,) row of each scored position.
         positions: (N,) token whose output is scored.
         targets: (N,) the token to be predicted there; -100 where the label is unknown.
+        sequences: (N,) the scored sequence it belongs to: numbered through the batch, a masked
+            example or one label part of a causal one each.
         labels: (E,) label index of each example; -1 unknown.
         index: (E,) row id of each example in its source.
+        branches: Where rows hold several label parts.
         hidden: (B, T, D) hidden states in front of the prompt layer, where they are known already.
+        places: (B, T) where to find them, as long as `hidden` is not filled in.
     """
 
     input_ids: Tensor
@@ -46,9 +50,12 @@ class Batch(NamedTuple):
     rows: Tensor
     positions: Tensor
     targets: Tensor
+    sequences: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # a tuple's own method of that name is not needed
+    branches: Branches | None = None
     hidden: Tensor | None = None
+    places: Tensor | None = None
 
 
 class LatePrompt(nn.Module):
@@ -100,28 +107,37 @@ class LatePrompt(nn.Module):
         """Prompt of each row: (B, T, D) -> (B, m, D)."""
         return self.prompt_dropout(self.generator(hidden, batch.read_at, batch.pool_length))
 
-    def forward(self, batch: Batch, *, prompted: bool = True) -> Tensor:
-        """Logits over the vocabulary at the scored positions, (N, V) in float32.
+    def forward(self, batch: Batch, *, prompted: bool = True, words_only: bool = False) -> Tensor:
+        """Logits at the scored positions in float32: (N, V), or (N, labels) with `words_only`.
 
         `prompted=False` gives the unprompted language model (the zero-shot baseline).
         """
         hidden = batch.hidden
         if hidden is None:
-            hidden = self.split.read(batch.input_ids, batch.attention_mask)
+            hidden = self.split.read(batch.input_ids, batch.attention_mask, batch.branches)
         prompt = self.make_prompt(hidden, batch) if prompted else None
-        final = self.split.answer(hidden, batch.attention_mask, prompt)
+        final = self.split.answer(hidden, batch.attention_mask, prompt, batch.branches)
         shift = 0 if prompt is None else prompt.shape[1]
         # The head is the widest product of all: it sees the scored positions only.
-        return self.split.logits(final[batch.rows, batch.positions + shift]).float()
+        scored = final[batch.rows, batch.positions + shift]
+        return self.split.logits(scored, words_only=words_only).float()
 
 
-def row_losses(logits: Tensor, batch: Batch) -> Tensor:
-    """Mean cross-entropy of each row's scored tokens over the vocabulary: (N, V) -> (B,)."""
+def sequence_losses(logits: Tensor, batch: Batch, count: int) -> Tensor:
+    """Mean cross-entropy over the vocabulary of each of `count` scored sequences.
+
+    Args:
+        logits: (N, V).
+        batch: The scored positions.
+        count: Number of scored sequences S.
+
+    Returns:
+        (S,)
+    """
     losses = nn.functional.cross_entropy(logits, batch.targets, reduction="none", ignore_index=-100)
-    size = batch.input_ids.shape[0]
-    total = losses.new_zeros(size).index_add(0, batch.rows, losses)
-    count = losses.new_zeros(size).index_add(0, batch.rows, torch.ones_like(losses))
-    return total / count
+    total = losses.new_zeros(count).index_add(0, batch.sequences, losses)
+    tokens = losses.new_zeros(count).index_add(0, batch.sequences, torch.ones_like(losses))
+    return total / tokens
 
 
 class LabelScorer:
@@ -139,17 +155,27 @@ class LabelScorer:
         self.kind = kind
         self.word_ids = word_ids
 
+    @property
+    def words_only(self) -> bool:
+        """Whether scores need the logits of the label words alone."""
+        return self.kind == "masked"
+
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """(N, V) logits of a batch with every label scored -> (E, labels)."""
-        if self.kind == "masked":
-            return logits[:, self.word_ids]
-        return -row_losses(logits, batch).view(len(batch.labels), len(self.word_ids))
+        """Logits of a batch with every label scored -> (E, labels).
+
+        They are (N, labels) where `words_only`, else (N, V).
+        """
+        if self.words_only:
+            return logits
+        shape = len(batch.labels), len(self.word_ids)
+        return -sequence_losses(logits, batch, shape[0] * shape[1]).view(shape)
 
     def loss(self, logits: Tensor, batch: Batch, over: str) -> Tensor:
         """Training loss, a scalar: cross-entropy over the `vocabulary` or over `label_words`.
 
-        For a causal model, `vocabulary` expects only the row of the right label, `label_words` all.
+        For a causal model, `vocabulary` expects only the right label's part, `label_words` all. The
+        logits are those of the whole vocabulary, unless the scores alone count and need no more.
         """
         if over == "label_words":
             return nn.functional.cross_entropy(self(logits, batch), batch.labels)
-        return row_losses(logits, batch).mean()
+        return sequence_losses(logits, batch, len(batch.labels)).mean()

@@ -1,0 +1,175 @@
+"""Views of a transformers model: its lower stack, upper stack and head, without copied code.
+
+A view is a shallow copy of the model with its own table of submodules; every parameter is shared
+with the original. Masks, rotary and relative positions come from transformers' own forward of each
+view.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from lpt.models.families import Family
+
+
+class PassThrough(nn.Module):
+    """Stands for a module whose work is already done: returns the hidden states it is handed."""
+
+    def forward(self, hidden: Tensor | None = None, **inputs: Any) -> Tensor:  # noqa: D102
+        out = inputs.get("inputs_embeds") if hidden is None else hidden
+        assert out is not None
+        return out
+
+
+class NoPositions(nn.Module):
+    """Stands for position embeddings that were added before the cut."""
+
+    def forward(self, reference: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: D102
+        # 0-dimensional, so that it broadcasts and does not change the type of what it is added to.
+        return reference.new_zeros(())
+
+
+class _EmptyLayer(nn.Module):
+    """Keeps a stack without layers callable: some encoders need at least one pass of their loop."""
+
+    def forward(self, hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        return hidden, None
+
+
+class _Given(nn.Module):
+    """Stands for the stack when only the head is to run: its output is its input."""
+
+    def __init__(self, embeddings: nn.Module | None) -> None:
+        super().__init__()
+        self.embeddings = embeddings  # where DeBERTa's head looks up the tied word embeddings
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+
+
+class Recomputed(nn.Module):
+    """A layer whose activations are thrown away and computed again in the backward pass.
+
+    transformers has a flag of its own for this, but only heeds it in training mode; frozen layers
+    are often in eval mode.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs: Any, **more: Any) -> Any:  # noqa: D102
+        return checkpoint(self.layer, *inputs, use_reentrant=False, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        """Some forwards look at attributes of their layers."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("layer"), name)
+
+
+def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedModel:
+    """Embeddings and the layers below `layer`."""
+    layers = list(base.get_submodule(family.layers).children())[: layer - 1]
+    replaced: dict[str, nn.Module | None] = {
+        family.layers: nn.ModuleList(layers if layers else _stack_of_none(base)),
+        **{name: PassThrough() for name in family.final if _has(base, name)},
+    }
+    if layer == 1:
+        replaced |= {name: None for name in family.first if _has(base, name)}
+    return _view(base, replaced, range(layer - 1))
+
+
+def upper_view(
+    base: PreTrainedModel, family: Family, layer: int, *, recompute: bool = False
+) -> PreTrainedModel:
+    """The layers from `layer` on; it takes hidden states as `inputs_embeds`."""
+    layers = list(base.get_submodule(family.layers).children())[layer - 1 :]
+    replaced: dict[str, nn.Module | None] = {
+        family.layers: nn.ModuleList(map(Recomputed, layers) if recompute else layers),
+        **{name: PassThrough() for name in family.embeddings if _has(base, name)},
+        **{name: NoPositions() for name in family.positions},
+    }
+    if layer > 1:
+        replaced |= {name: None for name in family.first if _has(base, name)}
+    return _view(base, replaced, range(layer - 1, layer - 1 + len(layers)))
+
+
+def head_view(
+    model: PreTrainedModel, family: Family, word_ids: Sequence[int] | None = None
+) -> nn.Module:
+    """The language-model head; with `word_ids`, only the rows of those words."""
+    path = f"{model.base_model_prefix}.{family.stack}".rstrip(".")
+    embeddings: Any = model.get_submodule(path)._modules.get("embeddings")
+    if word_ids is None:
+        return _view(model, {path: _Given(embeddings)})
+    rows = list(word_ids)
+    if family.tied_head is not None:  # the head is handed the embeddings and has a bias of its own
+        tied = copy.copy(model.get_submodule(family.tied_head))
+        tied._parameters = {**tied._parameters, "bias": _rows(tied.bias, rows)}
+        words = nn.Embedding.from_pretrained(_rows(embeddings.word_embeddings.weight, rows))
+        few = _Given(_view(embeddings, {"word_embeddings": words}))
+        return _view(model, {path: few, family.tied_head: tied})
+    whole = model.get_output_embeddings()
+    assert isinstance(whole, nn.Linear)
+    output = next(name for name, module in model.named_modules() if module is whole)
+    part = nn.Linear(whole.in_features, len(rows), bias=whole.bias is not None, device="meta")
+    part.weight = _rows(whole.weight, rows)
+    if whole.bias is not None:
+        part.bias = _rows(whole.bias, rows)
+    return _view(model, {path: _Given(embeddings), output: part})
+
+
+def _rows(parameter: Tensor, rows: list[int]) -> nn.Parameter:
+    return nn.Parameter(parameter.detach()[rows].clone(), requires_grad=False)
+
+
+def _stack_of_none(base: PreTrainedModel) -> list[nn.Module]:
+    # Only DeBERTa's encoder reads the last layer's output by name after its loop.
+    return [_EmptyLayer()] if base.config.model_type.startswith("deberta") else []
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    parent, _, name = path.rpartition(".")
+    return module.get_submodule(parent)._modules.get(name) is not None
+
+
+def _view(module: Any, replaced: Mapping[str, Any], layers: range | None = None) -> Any:
+    """A shallow copy of `module` with the modules at the given paths replaced.
+
+    Every module on the way to a replaced one is copied too; all else is shared. With `layers`, the
+    copies' configs describe that slice of the layer list, because some forwards look up each
+    layer's attention type by its place in the list.
+    """
+    clone = copy.copy(module)
+    clone._modules = dict(module._modules)
+    if layers is not None and "config" in clone.__dict__:
+        clone.config = _sliced_config(clone.config, layers)
+    inner: dict[str, dict[str, Any]] = {}
+    for path, new in replaced.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            inner.setdefault(name, {})[rest] = new
+        else:
+            clone._modules[name] = new
+    for name, rest_replaced in inner.items():
+        child = clone._modules[name]
+        assert child is not None
+        clone._modules[name] = _view(child, rest_replaced, layers)
+    return clone
+
+
+def _sliced_config(config: Any, layers: range) -> Any:
+    sliced = copy.copy(config)
+    if getattr(config, "layer_types", None) is not None:
+        sliced.layer_types = [config.layer_types[i] for i in layers]
+    sliced.num_hidden_layers = len(layers)
+    return sliced
