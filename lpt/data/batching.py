@@ -17,7 +17,7 @@ from lpt.models.split import Branches
 
 IGNORED = -100
 _WINDOW = 32  # batches that are sorted by length together
-_JITTER = 0.3  # random lengthening before sorting
+_JITTER = 0.3  # largest random lengthening before sorting
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -27,7 +27,8 @@ class ShuffledBatches(Sampler[list[int]]):
     each global batch; a tail with fewer examples than ranks is left out of its pass.
 
     With lengths, examples of like length go together, which saves padding: within a window of some
-    batches they are sorted by length times a random factor, so that batches differ between passes.
+    batches they are sorted by length times a random factor. So batches differ between passes; the
+    more windows there are, the more of that their random content does, and the less the factor.
 
     Args:
         size: Number of examples.
@@ -83,25 +84,26 @@ class ShuffledBatches(Sampler[list[int]]):
         self.passes += 1
         step = self.batch_size * self.world_size
         order = random.permutation(self.size)
+        whole = self.size // step
         if self.lengths is not None:
-            order = self._by_length(order, step * _WINDOW, random)
+            # Whoever is in the short last batch is chosen by chance, not by length.
+            self._sort_windows(order[: whole * step], step * _WINDOW, random)
         batches = [order[at : at + step] for at in range(0, self.size, step)]
         if self.lengths is not None:
             # The short batch stays last, so that its place does not depend on the order.
-            whole = len(batches) - (len(batches[-1]) < step)
-            batches = [
-                batches[i] for i in [*random.permutation(whole), *range(whole, len(batches))]
-            ]
+            batches = [*(batches[i] for i in random.permutation(whole)), *batches[whole:]]
         for batch in batches:
             shares = [batch[rank :: self.world_size] for rank in range(self.world_size)]
             if len(shares[-1]):
                 yield shares[self.rank].tolist()
 
-    def _by_length(self, order: np.ndarray, window: int, random: np.random.Generator) -> np.ndarray:
+    def _sort_windows(self, order: np.ndarray, window: int, random: np.random.Generator) -> None:
         assert self.lengths is not None
-        sort_by = self.lengths[order] * random.uniform(1, 1 + _JITTER, self.size)
-        parts = [slice(at, at + window) for at in range(0, self.size, window)]
-        return np.concatenate([order[part][np.argsort(sort_by[part])] for part in parts])
+        jitter = _JITTER * min(1.0, window / self.size)
+        sort_by = self.lengths[order] * random.uniform(1, 1 + jitter, len(order))
+        for at in range(0, len(order), window):
+            part = slice(at, at + window)
+            order[part] = order[part][np.argsort(sort_by[part])]
 
 
 def eval_batches(

@@ -1,0 +1,264 @@
+"""Measures a training step of every method, each in a process of its own, in turns.
+
+    python -m bench [--model roberta-base] [--device cpu] [--out bench-results]
+
+Writes a table, a plot and results.json. Turns, because machines are noisy: all methods see the same
+minutes, and so does the matrix product that they are compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from bench.growth import measure_growth
+from bench.report import print_tables, save_plot
+from bench.synthetic import SIZES, save_model, save_task
+
+_EXAMPLES = 4096
+_LENGTHS = (8, 47)
+_INPUT_PROMPT = 20  # vectors of prompt tuning at the input
+_LATE_PROMPT = 5
+
+
+@dataclass
+class Row:
+    """One method: its process and what it measured.
+
+    Attributes:
+        title: For the table.
+        spec: For the worker.
+        process: The worker.
+        ready: What it said when it was built.
+        turns: What it measured, turn by turn.
+    """
+
+    title: str
+    spec: dict[str, Any]
+    process: subprocess.Popen[str] | None = None
+    ready: dict[str, Any] = field(default_factory=dict)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+
+    def start(self, common: dict[str, Any], folder: Path) -> None:
+        """Start the worker and wait until it is built."""
+        spec = json.dumps({**common, **self.spec})
+        with (folder / "workers.log").open("a") as log:
+            self.process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "bench.worker", spec],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "LPT_CACHE": str(folder), "HF_HUB_OFFLINE": "1"},
+            )
+        self.ready = self._answer(folder)
+
+    def steps(self, count: int, folder: Path) -> dict[str, Any]:
+        """Have it train for so many steps."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{count}\n")
+        self.process.stdin.flush()
+        return self._answer(folder)
+
+    def stop(self) -> None:
+        """End the worker."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def summary(self, peak: dict[str, float]) -> dict[str, Any]:
+        """Its figures, over all turns."""
+        seconds = sum(t["seconds"] for t in self.turns)
+        flop = sum(t["flop"] for t in self.turns)
+        dtype = self.spec["dtype"]
+        return {
+            "title": self.title,
+            **self.spec,
+            "seconds_per_step": seconds / sum(t["steps"] for t in self.turns),
+            "examples_per_second": sum(t["examples"] for t in self.turns) / seconds,
+            "by_turn": [t["examples"] / t["seconds"] for t in self.turns],
+            "gflop_per_second": flop / seconds / 1e9,
+            "share_of_peak": flop / seconds / 1e9 / peak[dtype],
+            "padding": statistics.fmean(t["padding"] for t in self.turns),
+            "peak_mb": max(t["peak_mb"] for t in self.turns),
+            "trainable": self.ready["trainable"],
+            "cache_seconds": self.ready["cache_seconds"],
+        }
+
+    def _answer(self, folder: Path) -> dict[str, Any]:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            log = (folder / "workers.log").read_text()[-3000:]
+            raise SystemExit(f"{self.title} ended without an answer:\n{log}")
+        return dict(json.loads(line))
+
+
+def rows(layer: int, dtype: str, *, half: bool) -> list[Row]:
+    """The methods, in the order of the table."""
+    late = {"method": "prompt", "layer": layer, "prompt": _LATE_PROMPT}
+    plain = {"cache": False, "bucketing": False}
+    best = {"cache": True, "bucketing": True}
+    at_input = {"method": "prompt", "layer": 1, "prompt": _INPUT_PROMPT, **plain}
+    full, lora = ({"method": m, "layer": 1, "prompt": 0, **plain} for m in ("full", "lora"))
+    table = [
+        Row("full fine-tuning", {**full, "dtype": dtype}),
+        Row("LoRA, r = 8 (PEFT)", {**lora, "dtype": dtype}),
+        Row(f"prompt at the input, {_INPUT_PROMPT} vectors", {**at_input, "dtype": dtype}),
+        Row("LPT, uncached, random batches", {**late, **plain, "dtype": dtype}),
+        Row("LPT, cached", {**late, **plain, "cache": True, "dtype": dtype}),
+        Row("LPT, cached, like lengths", {**late, **best, "dtype": dtype}),
+    ]
+    if dtype == "float32":
+        table.append(Row("LPT, cached, like lengths, bf16", {**late, **best, "dtype": "bfloat16"}))
+        if half:
+            table += [
+                Row("LoRA, bf16", {**lora, "dtype": "bfloat16"}),
+                Row("prompt at the input, bf16", {**at_input, "dtype": "bfloat16"}),
+            ]
+    return table
+
+
+def matmul_gflops(device: str, dtype: torch.dtype, width: int) -> float:
+    """Rate of the product that a layer is made of: (1024, D) x (D, 4D), in GFLOP/s."""
+    a = torch.randn(1024, width, device=device, dtype=dtype)
+    b = torch.randn(4 * width, width, device=device, dtype=dtype)
+    best = 0.0
+    repeats = 200 if device == "cuda" else 10
+    for _ in range(3):
+        torch.nn.functional.linear(a, b)
+        _synchronize(device)
+        started = time.perf_counter()
+        for _ in range(repeats):
+            torch.nn.functional.linear(a, b)
+        _synchronize(device)
+        seconds = time.perf_counter() - started
+        best = max(best, repeats * 2 * 1024 * 4 * width**2 / seconds / 1e9)
+    return best
+
+
+def measure(
+    table: list[Row], common: dict[str, Any], folder: Path, turns: int, steps: int, width: int
+) -> list[dict[str, Any]]:
+    """Build all workers, let them train in turns, and sum up."""
+    device = common["device"]
+    rates: dict[str, list[float]] = {dtype: [] for dtype in {row.spec["dtype"] for row in table}}
+    try:
+        for row in track(table, "building"):
+            row.start(common, folder)
+            row.steps(2, folder)  # warm-up
+        for _ in track(range(turns), "measuring"):
+            for dtype, seen in rates.items():
+                seen.append(matmul_gflops(device, getattr(torch, dtype), width))
+            for row in table:
+                slow = device == "cpu" and row.spec["dtype"] != "float32"
+                count = 1 if slow and not _fast_half(device) else steps
+                row.turns.append({**row.steps(count, folder), "steps": count})
+    finally:
+        for row in table:
+            row.stop()
+    peak = {dtype: statistics.median(seen) for dtype, seen in rates.items()}
+    return [{**row.summary(peak), "matmul_gflops": peak[row.spec["dtype"]]} for row in table]
+
+
+def main() -> None:
+    """Run all benchmarks and write what they found."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--model", choices=SIZES, default="roberta-base")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="a turn; default: 3, on a GPU 50")
+    chosen = parser.parse_args()
+    depth, width = SIZES[chosen.model]["num_hidden_layers"], SIZES[chosen.model]["hidden_size"]
+    layer = depth // 2 + 1
+    steps = chosen.steps or (50 if chosen.device == "cuda" else 3)
+    folder = Path(tempfile.mkdtemp(prefix="lpt-bench-"))
+    started = time.perf_counter()
+    try:
+        save_model(chosen.model, folder / "model")
+        save_task(folder / "data", _EXAMPLES, *_LENGTHS)
+        common = {
+            "model": str(folder / "model"),
+            "data": str(folder / "data"),
+            "cache_dir": str(folder / "cache"),
+            "device": chosen.device,
+            "batch_size": 32,
+        }
+        dtype = "bfloat16" if chosen.device == "cuda" else "float32"
+        table = rows(layer, dtype, half=_fast_half(chosen.device))
+        methods = measure(table, common, folder, chosen.turns, steps, width)
+        growth = measure_growth(folder / "model", chosen.device, _LATE_PROMPT, _INPUT_PROMPT)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    results = {
+        "machine": machine(chosen.device),
+        "model": chosen.model,
+        "layer": layer,
+        "depth": depth,
+        "batch_size": 32,
+        "examples": _EXAMPLES,
+        "lengths": _LENGTHS,
+        "turns": chosen.turns,
+        "steps_a_turn": steps,
+        "methods": methods,
+        "growth": growth,
+        "seconds": time.perf_counter() - started,
+    }
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    (chosen.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    save_plot(results, chosen.out / "speed.png")
+    print_tables(results, Console())
+    Console().print(f"\nresults.json and speed.png are in {chosen.out}")
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        name = models[0].partition(":")[2].strip() if models else name
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    capability = torch.backends.cpu.get_cpu_capability() if device == "cpu" else None
+    return {
+        "name": name,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "capability": capability,
+        "torch": torch.__version__,
+    }
+
+
+def _fast_half(device: str) -> bool:
+    """Whether products in bf16 are faster than in fp32 here."""
+    if device == "cuda":
+        return True
+    return matmul_gflops("cpu", torch.bfloat16, 512) > matmul_gflops("cpu", torch.float32, 512)
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

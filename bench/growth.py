@@ -1,0 +1,144 @@
+"""How the cost of a step grows with the layer of the prompt and with the length of the text.
+
+One process, one model; the steps are the bare model's, with hidden states given, without a trainer.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from rich.progress import track
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM, PreTrainedModel
+
+from lpt.models.families import get_family
+from lpt.models.generators import build_generator
+from lpt.models.late_prompt import Batch, LatePrompt, sequence_losses
+from lpt.models.split import SplitModel
+from lpt.models.views import head_view
+
+_ROWS = 32
+_TOKENS = 32
+_LENGTHS = (16, 32, 64, 128)
+_REPEATS = 3
+
+
+def measure_growth(
+    folder: Path, device: str, late_vectors: int, input_vectors: int
+) -> dict[str, Any]:
+    """Seconds a step by layer, at 32 tokens, and by length, at the middle layer.
+
+    Args:
+        folder: The model.
+        device: `cpu` or `cuda`.
+        late_vectors: Prompt vectors of late prompts.
+        input_vectors: Prompt vectors at the input.
+
+    Returns:
+        `layers` and `lengths`, each a list of points.
+    """
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+
+    def load() -> PreTrainedModel:
+        return AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype).to(device)
+
+    model = load()
+    depth = model.config.num_hidden_layers
+    middle = depth // 2 + 1
+    layers = sorted({2, max(2, depth // 4), middle, max(2, 3 * depth // 4), depth})
+    late = {layer: _late(model, layer, "npg", late_vectors).to(device) for layer in layers}
+    at_input = _late(model, 1, "static", input_vectors).to(device)
+    lora = _lora(load())
+    steps: dict[tuple[str, Any], Callable[[], None]] = {}
+    for layer in layers:
+        steps["layer", layer] = _step(late[layer], _TOKENS, cached=True)
+    for tokens in _LENGTHS:
+        steps["LPT, cached", tokens] = _step(late[middle], tokens, cached=True)
+        steps["LPT, uncached", tokens] = _step(late[middle], tokens, cached=False)
+        steps["prompt at the input", tokens] = _step(at_input, tokens, cached=False)
+        steps["LoRA", tokens] = lambda tokens=tokens: lora(_batch(device, tokens))  # type: ignore[misc]
+    seen: dict[tuple[str, Any], list[float]] = {key: [] for key in steps}
+    for _ in track(range(_REPEATS), "growth"):
+        for key, step in steps.items():
+            step()  # caches of the processor and kernels of this shape
+            _synchronize(device)
+            started = time.perf_counter()
+            step()
+            _synchronize(device)
+            seen[key].append(time.perf_counter() - started)
+    points = [(*key, statistics.median(times)) for key, times in seen.items()]
+    return {
+        "tokens": _TOKENS,
+        "layers": [{"layer": x, "seconds": s} for what, x, s in points if what == "layer"],
+        "lengths": [
+            {"method": what, "tokens": x, "seconds": s} for what, x, s in points if what != "layer"
+        ],
+    }
+
+
+def _late(model: PreTrainedModel, layer: int, kind: str, length: int) -> LatePrompt:
+    split = SplitModel(model, layer)
+    bottleneck = None if kind == "static" else 128
+    generator = build_generator(
+        kind, hidden_size=split.hidden_size, length=length, bottleneck=bottleneck
+    )
+    return LatePrompt(split, generator, prompt_dropout=0.1).train()
+
+
+def _step(model: LatePrompt, tokens: int, *, cached: bool) -> Callable[[], None]:
+    device = next(model.parameters()).device
+    batch = _batch(str(device), tokens)
+    if cached:
+        shape = (_ROWS, tokens, model.split.hidden_size)
+        hidden = torch.randn(shape, device=device, dtype=model.split.dtype)
+        batch = batch._replace(hidden=hidden)
+
+    def step() -> None:
+        sequence_losses(model(batch), batch, _ROWS).mean().backward()
+        model.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _lora(model: PreTrainedModel) -> Callable[[Batch], None]:
+    head = head_view(model, get_family(model.config.model_type))
+    model.requires_grad_(False)
+    base = get_peft_model(model.base_model, LoraConfig(r=8, target_modules=["query", "value"]))
+    base.train()
+
+    def step(batch: Batch) -> None:
+        out = base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        scored = out.last_hidden_state[batch.rows, batch.positions]
+        logits: Tensor = head(inputs_embeds=scored[None]).logits[0]
+        nn.functional.cross_entropy(logits.float(), batch.targets).backward()
+        base.zero_grad(set_to_none=True)
+
+    return step
+
+
+def _batch(device: str, tokens: int) -> Batch:
+    ids = torch.randint(10, 40_000, (_ROWS, tokens), device=device)
+    each = torch.arange(_ROWS, device=device)
+    return Batch(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        read_at=torch.zeros_like(each),
+        pool_length=torch.full_like(each, tokens),
+        rows=each,
+        positions=torch.full_like(each, tokens - 2),
+        targets=torch.full_like(each, 5),
+        sequences=each,
+        labels=torch.zeros_like(each),
+        index=each,
+    )
+
+
+def _synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,73 @@
+"""A masked language model with random weights and a task of random words, as folders on disk.
+
+Speed does not depend on what the weights are, so nothing need be downloaded.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+
+_ROBERTA = {
+    "vocab_size": 50_265,
+    "max_position_embeddings": 514,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+SIZES = {
+    "roberta-base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "roberta-large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+    "small": {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4},
+}
+TEMPLATE = "{text} <mask>"
+_AROUND = 3  # <s>, <mask> and </s>
+_SPECIALS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_WORDS = ("bad", "good")
+
+
+def save_model(size: str, folder: Path) -> None:
+    """Write a model of RoBERTa's architecture and a tokenizer that knows words w0, w1, ..."""
+    shape = SIZES[size]
+    config = AutoConfig.for_model(
+        "roberta", **_ROBERTA, **shape, intermediate_size=4 * shape["hidden_size"]
+    )
+    torch.manual_seed(0)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    rest = config.vocab_size - len(_SPECIALS) - len(_WORDS)
+    tokens = [*_SPECIALS, *_WORDS, *(f"w{i}" for i in range(rest))]
+    tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(tokens)}, unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
+    special = dict(zip(names, _SPECIALS, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+
+
+def save_task(folder: Path, examples: int, shortest: int, longest: int) -> None:
+    """Write train.tsv of rows whose lengths in tokens are uniform over a range; dev and test tiny.
+
+    Args:
+        folder: Made if it is not there.
+        examples: Rows of train.
+        shortest: Tokens at least, special tokens included.
+        longest: Tokens at most.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)  # noqa: S311
+    for split, count in (("train", examples), ("dev", 64), ("test", 64)):
+        rows = ["label\ttext"]
+        for i in range(count):
+            words = draw.randint(shortest, longest) - _AROUND
+            text = " ".join(f"w{draw.randrange(40_000)}" for _ in range(words))
+            rows.append(f"{i % 2}\t{text}")
+        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")

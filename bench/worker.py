@@ -1,0 +1,235 @@
+"""One row of the benchmark in a process of its own: a real trainer that steps when it is told to.
+
+Reads a number of steps a line from standard input, and answers with a line of JSON for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from bench.flops import Shape
+from bench.synthetic import TEMPLATE
+from lpt.builders import build_data, build_model, build_module, keep_hidden
+from lpt.config import Config, register, to_config
+from lpt.data.datamodule import LatePromptData
+from lpt.models.backbone import load_model
+from lpt.models.families import get_family
+from lpt.models.late_prompt import Batch
+from lpt.models.views import head_view
+from lpt.plan import Plan, prepare
+from lpt.training import build_trainer
+
+_CONF = Path(__file__).parents[1] / "conf"
+_ENDLESS = 1_000_000
+
+
+class Pacer(Callback):
+    """Lets the trainer go on for as many steps as each line of the input says, and times them.
+
+    Args:
+        spec: The row that is measured.
+        shape: Sizes of the model.
+        answers: Where the measurements go.
+    """
+
+    def __init__(self, spec: dict[str, Any], shape: Shape, answers: TextIO) -> None:
+        self.spec = spec
+        self.shape = shape
+        self.answers = answers
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait for the first line."""
+        self._wait()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Count; at the last of the steps answer and wait."""
+        rows, tokens = batch.attention_mask.shape
+        self.examples += rows
+        self.real += int(batch.attention_mask.sum())
+        self.padded += rows * tokens
+        self.flop += self.shape.step(
+            self.spec["method"],
+            rows,
+            tokens,
+            layer=self.spec["layer"],
+            prompt=self.spec["prompt"],
+            cached=self.spec["cache"],
+        )
+        self.steps -= 1
+        if self.steps == 0:
+            _synchronize()
+            seconds = time.perf_counter() - self.since
+            padding = 1 - self.real / self.padded
+            answer = {"seconds": seconds, "examples": self.examples, "flop": self.flop}
+            _say(self.answers, **answer, padding=padding, peak_mb=_peak_mb())
+            self._wait()
+
+    def _wait(self) -> None:
+        line = sys.stdin.readline()
+        if not line:
+            os._exit(0)  # there is nothing to be saved
+        self.steps = int(line)
+        self.examples = self.real = self.padded = 0
+        self.flop = 0.0
+        _synchronize()
+        self.since = time.perf_counter()
+
+
+class Baseline(LightningModule):
+    """Full fine-tuning or LoRA on the same batches, with the head at the mask only."""
+
+    def __init__(self, spec: dict[str, Any], plan: Plan, dtype: torch.dtype) -> None:
+        super().__init__()
+        model = load_model(plan.backbone, dtype=dtype, attention=None)
+        self.base: nn.Module = model.base_model
+        self.head = head_view(model, get_family(model.config.model_type))
+        model.requires_grad_(spec["method"] == "full")
+        if spec["method"] == "lora":
+            lora = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"])
+            self.base = get_peft_model(self.base, lora)
+
+    def on_fit_start(self) -> None:
+        """Lightning keeps each module's mode, and transformers loads in eval mode."""
+        self.train()
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Cross-entropy of the label word at the mask."""
+        out = self.base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        scored = out.last_hidden_state[batch.rows, batch.positions]
+        logits = self.head(inputs_embeds=scored[None]).logits[0]
+        loss = nn.functional.cross_entropy(logits.float(), batch.targets)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over what trains."""
+        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=1e-5)
+
+
+def main() -> None:
+    """Build the row that the first argument describes, and train it as told."""
+    spec = json.loads(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever else is printed goes to the log
+    seed_everything(0, verbose=False)
+    config = _config(spec)
+    plan = prepare(config)
+    known = plan.backbone.config
+    shape = Shape(known.num_hidden_layers, known.hidden_size, known.vocab_size)
+    pacer = Pacer(spec, shape, answers)
+    if spec["method"] == "prompt":
+        module, data, trainer, cached = _late_prompt(config, plan)
+        trainer.callbacks.append(pacer)  # type: ignore[attr-defined]
+    else:
+        data, cached = build_data(config, plan), {"seconds": 0.0}
+        module = Baseline(spec, plan, getattr(torch, spec["dtype"]))
+        trainer = Trainer(
+            accelerator=config.strategy.accelerator,
+            devices=1,
+            precision="bf16-mixed" if spec["dtype"] == "bfloat16" else "32-true",
+            max_steps=_ENDLESS,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=[pacer],
+        )
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    _say(answers, cache_seconds=cached["seconds"], trainable=trainable)
+    _reset_peak()
+    trainer.fit(module, datamodule=data)
+
+
+def _config(spec: dict[str, Any]) -> Config:
+    register()
+    static = spec["layer"] == 1
+    with initialize_config_dir(str(_CONF), version_base="1.3"):
+        composed = compose(
+            "train",
+            overrides=[
+                "model=local",
+                f"model.path={spec['model']}",
+                f"model.dtype={spec['dtype']}",
+                "task=sst2",
+                f"data.path={spec['data']}",
+                f"task.template={json.dumps(TEMPLATE)}",
+                "task.words=[bad,good]",
+                "task.files={train: train.tsv, dev: dev.tsv, test: test.tsv}",
+                f"data.batch_size={spec['batch_size']}",
+                f"data.bucketing={spec['bucketing']}",
+                f"prompt={'static' if static else 'npg'}",
+                f"prompt.layer={spec['layer']}",
+                f"prompt.length={spec['prompt']}",
+                f"cache={'on' if spec['cache'] else 'off'}",
+                f"cache.dir={spec['cache_dir']}",
+                f"trainer.max_steps={_ENDLESS}",
+                f"trainer.eval_every_steps={_ENDLESS}",
+                f"trainer.precision={'bf16-mixed' if spec['dtype'] == 'bfloat16' else '32-true'}",
+                f"trainer.compile={spec.get('compile', False)}",
+                f"strategy.accelerator={'gpu' if spec['device'] == 'cuda' else 'cpu'}",
+                "logger=none",
+            ],
+        )
+    return to_config(composed)
+
+
+def _late_prompt(
+    config: Config, plan: Plan
+) -> tuple[LightningModule, LatePromptData, Trainer, dict[str, Any]]:
+    model, identity = build_model(config, plan)
+    data, module = build_data(config, plan), build_module(config, plan, model)
+    trainer = build_trainer(config, Path(os.environ["LPT_CACHE"]), plan.backbone, model)
+    cached = keep_hidden(config, plan, trainer, model, identity, data)
+    return module, data, trainer, cached
+
+
+def _say(answers: TextIO, **what: float) -> None:
+    print(json.dumps(what), file=answers, flush=True)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _reset_peak() -> None:
+    """Forget what loading took."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+if __name__ == "__main__":
+    main()
