@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo model test test-all lint format clean
+.PHONY: help demo model bench test test-all lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,16 @@ model: $(VENV)/model ## install the demo's language model, SmolLM2-135M
 
 demo: $(VENV)/model ## train a late prompt on the demo reviews, with progress bars and a table
 	$(BIN)/python train.py experiment=demo run_dir=runs/demo overwrite=true
+
+DEVICE ?= cpu
+MODEL  ?= roberta-base
+
+$(VENV)/bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+bench: $(VENV)/bench ## time a training step of every method: make bench DEVICE=cuda MODEL=roberta-large
+	$(BIN)/python -m bench --device $(DEVICE) --model $(MODEL)
 
 lint: $(VENV)/installed ## ruff and mypy
 	$(BIN)/ruff check .
