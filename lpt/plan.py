@@ -94,7 +94,8 @@ def check_machine(config: Config) -> None:
             "fewer devices, or strategy.accelerator=cpu",
         )
     compiler = os.environ.get("CXX", "g++")
-    if config.trainer.compile and not have and shutil.which(compiler) is None:
+    on_cpu = strategy.accelerator == "cpu" or not have
+    if config.trainer.compile and on_cpu and shutil.which(compiler) is None:
         problems.add(
             "trainer.compile",
             f"true, but there is no C++ compiler ({compiler})",

@@ -95,11 +95,14 @@ class Reader(LightningModule):
         if self.trainer.is_global_zero:
             # Sets with the same tokens share an entry.
             once = {recipe.key(): (state, recipe) for state, recipe in self.recipes.items()}
+            missing = []
             for _, (state, recipe) in sorted(once.items()):
                 self.locks.enter_context(self.cache.lock(recipe))
                 if self.cache.get(recipe) is None:
-                    shape, dtype = self._shape(state), self.split.dtype
-                    self.unfinished[state] = self.cache.begin(shape, dtype)
+                    missing.append(state)
+            # Only now, so that what is there already counts as used and makes room for nothing.
+            for state in missing:
+                self.unfinished[state] = self.cache.begin(self._shape(state), self.split.dtype)
         self.unfinished = self.trainer.strategy.broadcast(self.unfinished)
         self.targets = {
             state: self.cache.fill(path, self._shape(state), self.split.dtype)

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
+from lightning.pytorch.trainer.states import RunningStage
+from safetensors.torch import load_file
 from torch import Tensor
 
-from lpt.builders import build_data, build_model
+from lpt.builders import at_hand, build_data, build_model
 from lpt.cache import main
 from lpt.config import Config
 from lpt.data.batching import Collator
+from lpt.data.datamodule import LatePromptData
 from lpt.data.hidden_cache import HiddenCache, Recipe
 from lpt.data.packing import PackedTokens
 from lpt.data.templates import Encoded
@@ -49,6 +52,22 @@ def filled(cache: HiddenCache, recipe: Recipe = RECIPE, value: float = 1.0) -> T
     matrix.fill_(value)
     cache.finish(unfinished, recipe, "test", SHAPE, torch.float32)
     return matrix.clone()
+
+
+def kept(folder: Path) -> dict[tuple[int, str], Tensor]:
+    """The hidden states of all entries, by layer and token ids."""
+    entries = HiddenCache(folder, 1).entries()
+    return {(e.recipe["layer"], e.recipe["tokens"]): e.load() for e in entries}
+
+
+def refuse_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the lower stack must not be run."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the text was read again")
+
+    monkeypatch.setattr(SplitModel, "read", refuse)
+    monkeypatch.setattr(SplitModel, "read_layers", refuse)
 
 
 @pytest.fixture
@@ -129,12 +148,7 @@ def test_lower_stack_is_not_run_when_everything_is_cached(
 ) -> None:
     config = toy("masked", "cache=on", f"cache.dir={tmp_path / 'cache'}", "overwrite=true")
     first = run(config)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("the text was read again")
-
-    monkeypatch.setattr(SplitModel, "read", refuse)
-    monkeypatch.setattr(SplitModel, "read_layers", refuse)
+    refuse_to_read(monkeypatch)
     assert first is not None
     again = run(config)
     assert again is not None
@@ -236,6 +250,18 @@ def test_oldest_unused_entries_go_first(tmp_path: Path) -> None:
     assert [cache.get(r) is not None for r in recipes] == [True, False, True, True]
 
 
+def test_a_sweep_over_layers_stays_within_the_budget(toy: MakeConfig, tmp_path: Path) -> None:
+    """It is for one layer and a little more; the sets of a run are built at the same time."""
+    data = build_data(toy(), prepare(toy()))
+    size = sum(packed.tokens for packed in data.packed.values()) * 32 * 4
+    cache = HiddenCache(tmp_path / "cache", size + 100)
+    for layer in (2, 3, 4):
+        budget = (f"cache.dir={cache.folder}", f"cache.max_gb={cache.max_bytes / 1e9}")
+        run(toy("masked", "cache=on", f"prompt.layer={layer}", "overwrite=true", *budget))
+        assert sum(entry.size for entry in cache.entries()) <= cache.max_bytes
+        assert {entry.recipe["layer"] for entry in cache.entries()} == {layer}
+
+
 def test_what_does_not_fit_is_not_kept(
     toy: MakeConfig,
     tmp_path: Path,
@@ -330,3 +356,122 @@ def test_an_entry_that_vanishes_costs_only_time(
     monkeypatch.setattr(HiddenCache, "get", forgetful)
     assert run(toy("masked", f"cache.dir={tmp_path / 'cache'}")) is not None
     assert "gone again" in caplog.text
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_one_run_reads_for_a_sweep_over_layers(
+    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    for layer in (2, 3, 4):
+        run(toy(model, f"cache.dir={alone}", f"prompt.layer={layer}", "overwrite=true"))
+    run(toy(model, f"cache.dir={together}", "cache.layers=[2,4]", "overwrite=true"))
+    expected, found = kept(alone), kept(together)
+    assert sorted(layer for layer, _ in found) == [2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert set(found) == set(expected)
+    for state, hidden in found.items():
+        torch.testing.assert_close(hidden, expected[state], atol=1e-6, rtol=1e-5)
+    refuse_to_read(monkeypatch)
+    folder = f"cache.dir={together}"
+    metrics = run(toy(model, "cache=on", folder, "prompt.layer=4", "overwrite=true"))
+    assert metrics is not None
+    assert metrics["cache"]["sets"] == ["dev", "test", "train"]
+
+
+def test_other_layers_are_left_out_where_the_budget_is_for_one(
+    toy: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = build_data(toy(), prepare(toy()))
+    size = sum(packed.tokens for packed in data.packed.values()) * 32 * 4
+    folder = tmp_path / "cache"
+    budget = f"cache.max_gb={(size + 100) / 1e9}"
+    metrics = run(toy("masked", "cache=on", f"cache.dir={folder}", "cache.layers=[2,4]", budget))
+    assert metrics is not None
+    assert metrics["cache"]["why_not"] is None
+    assert metrics["cache"]["sets"] == ["dev", "test", "train"]
+    assert [layer for layer, _ in kept(folder)] == [3, 3, 3]
+    for layer in (2, 4):
+        for name in ("train", "dev", "test"):
+            assert f"Layer {layer}, {name} is not kept: it takes" in caplog.text
+
+
+@pytest.mark.parametrize(("setting", "copied"), [("0", False), ("1e-6", False), ("2", True)])
+def test_small_states_are_held_in_memory_and_large_ones_stay_on_disk(
+    toy: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    copied: bool,
+) -> None:
+    used: list[dict[str, Tensor]] = []
+    use_hidden = LatePromptData.use_hidden
+
+    def note(self: LatePromptData, hidden: dict[str, Tensor]) -> None:
+        use_hidden(self, hidden)
+        used.append(self.hidden)
+
+    monkeypatch.setattr(LatePromptData, "use_hidden", note)
+    run(toy("masked", f"cache.dir={tmp_path / 'cache'}", f"cache.memory_gb={setting}"))
+    on_disk, in_use = used
+    assert set(in_use) == {"train", "dev", "test"}
+    for name, hidden in in_use.items():
+        assert torch.equal(hidden, on_disk[name])
+        assert (hidden.data_ptr() != on_disk[name].data_ptr()) == copied
+
+
+def test_what_is_held_in_memory_is_counted_over_all_sets() -> None:
+    hidden = {"train": torch.ones(3, 4), "dev": torch.ones(2, 4)}
+    cpu = torch.device("cpu")
+    assert at_hand(hidden, 79, cpu) is hidden
+    copies = at_hand(hidden, 80, cpu)
+    for name, tensor in hidden.items():
+        assert torch.equal(copies[name], tensor)
+        assert copies[name].data_ptr() != tensor.data_ptr()
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_states_on_another_device_are_looked_up_there(toy: MakeConfig, model: str) -> None:
+    config = toy(model, "data.eval_batch_size=5")
+    data = build_data(config, prepare(config))
+    sets = data.packed.items()
+    states = {name: torch.randn(packed.tokens, 3) for name, packed in sets}
+    data.trainer = trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    for stage, name, make in (
+        (RunningStage.TRAINING, "train", data.train_dataloader),
+        (RunningStage.SANITY_CHECKING, "dev", data.val_dataloader),
+        (RunningStage.VALIDATING, "dev", data.val_dataloader),
+        (RunningStage.TESTING, "test", data.test_dataloader),
+    ):
+        trainer.state.stage = stage
+        data.use_hidden(states)
+        gathered = list(make())
+        data.use_hidden({name: hidden.to("meta") for name, hidden in states.items()})
+        sent = list(make())
+        data.use_hidden(states)  # in place of a device that is not there
+        for batch, expected in zip(sent, gathered, strict=True):
+            assert batch.hidden is None
+            assert batch.places.shape == batch.input_ids.shape
+            filled_in = data.on_after_batch_transfer(batch, 0)
+            assert filled_in.places is None
+            real = batch.attention_mask.bool()
+            assert torch.equal(filled_in.hidden[real], expected.hidden[real])
+            assert torch.equal(filled_in.hidden[real], states[name][batch.places[real]])
+            assert torch.equal(filled_in.input_ids, expected.input_ids)
+
+
+def test_a_run_fills_in_what_is_looked_up_on_the_device(
+    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through Lightning's own hook, in every stage; the lower stack is gone by then."""
+    settings = ("cache=on", f"cache.dir={tmp_path / 'cache'}", "overwrite=true")
+    results = []
+    for _ in range(2):
+        metrics = run(toy("masked", "trainer.sanity_steps=1", *settings))
+        assert metrics is not None
+        adapter = load_file(tmp_path / "run" / "adapter" / "adapter.safetensors")
+        results.append((metrics["zero_shot"], metrics["test"], metrics["dev_history"], adapter))
+        monkeypatch.setattr(Collator, "_hidden", lambda _, rows: (None, rows.places))
+    (*scores, adapter), (*scores_again, adapter_again) = results
+    assert scores_again == scores
+    for name, tensor in adapter.items():
+        assert torch.equal(adapter_again[name], tensor)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import torch
 from lightning import Callback
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 from lpt.artifact import load_adapter
 from lpt.builders import build_data, build_model, build_module
@@ -19,6 +23,8 @@ from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.models.backbone import find_backbone, load_model
 from lpt.models.generators import GENERATORS
+from lpt.models.late_prompt import Batch
+from lpt.models.views import Recomputed
 from lpt.module import LatePromptModule
 from lpt.plan import prepare
 from lpt.predictor import Predictor
@@ -305,3 +311,134 @@ def test_predictor_says_what_the_run_said(
     lines = (tmp_path / "run" / "predictions.tsv").read_text().splitlines()[1:]
     assert [p.label for p in predictions] == [line.split("\t")[1] for line in lines]
     assert all(max(p.scores, key=p.scores.__getitem__) == p.label for p in predictions)
+
+
+def train_batches(config: Config) -> list[Batch]:
+    """The batches that a run with this configuration trains on."""
+    return list(build_data(config, prepare(config)).train_dataloader())
+
+
+def logged(tmp_path: Path, name: str) -> list[dict[str, str]]:
+    """The rows of the run's CSV log that tell this value."""
+    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if row[name]]
+
+
+def padding(batches: list[Batch]) -> float:
+    real = sum(int(batch.attention_mask.sum()) for batch in batches)
+    return 1 - real / sum(batch.attention_mask.numel() for batch in batches)
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_padding_of_the_training_batches_is_told(
+    toy: MakeConfig, tmp_path: Path, model: str
+) -> None:
+    config = toy(model, "trainer.max_steps=6", "logger=csv", "data.bucketing=false")
+    batches = train_batches(config)  # six of them: one more than the data hold
+    metrics = run(config)
+    assert metrics is not None
+    assert metrics["speed"]["padding_share"] == pytest.approx(padding(batches), abs=1e-12)
+    # Every second step is logged, under its number from 0.
+    found = {int(r["step"]): float(r["train/padding"]) for r in logged(tmp_path, "train/padding")}
+    expected = {step: padding([batches[step]]) for step in (1, 3, 5)}
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_bucketing_saves_padding(toy: MakeConfig, tmp_path: Path) -> None:
+    """Texts of 1 to 40 words, and texts of one length."""
+    shares = {}
+    for name, longest in (("uneven", 40), ("even", 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [f"{i % 2}\t{'film ' * (1 + 7 * i % longest)}".rstrip() for i in range(80)]
+        for split in ("train", "dev", "test"):
+            (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+        for bucketing in ("true", "false"):
+            more = (f"data.path={folder}", f"data.bucketing={bucketing}", "overwrite=true")
+            metrics = run(toy("masked", "data.batch_size=8", "trainer.max_steps=10", *more))
+            assert metrics is not None
+            shares[name, bucketing] = metrics["speed"]["padding_share"]
+    assert 0 < shares["uneven", "true"] < 0.5 * shares["uneven", "false"]
+    assert shares["even", "true"] == shares["even", "false"] == 0
+
+
+NO_DROPOUT = ("model.dropout=none", "prompt.dropout=0", "overwrite=true")
+
+
+def assert_alike(first: dict[str, Any] | None, second: dict[str, Any] | None) -> None:
+    """Two runs came to the same scores, and by the same way."""
+    assert first is not None
+    assert second is not None
+    for key in ("zero_shot", "test", "selection", "dev_history"):
+        assert first[key] == second[key], key
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
+)
+def test_compiling_changes_no_result(
+    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    settings = ("prompt.layer=4", "optim.lr=0.03", "logger=csv", *NO_DROPOUT)
+    results, losses = [], []
+    for compiled in ("false", "true"):
+        torch._dynamo.reset()
+        counters.clear()
+        results.append(run(toy("masked", f"trainer.compile={compiled}", *settings)))
+        assert bool(counters["stats"]["unique_graphs"]) == (compiled == "true")
+        losses.append([float(row["train/loss"]) for row in logged(tmp_path, "train/loss")])
+    assert_alike(*results)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0][1] < losses[0][0]
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_gradient_checkpointing_changes_no_result(
+    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    used: list[Recomputed] = []
+    forward = Recomputed.forward
+
+    def note(self: Recomputed, *inputs: Any, **more: Any) -> Any:
+        used.append(self)
+        return forward(self, *inputs, **more)
+
+    monkeypatch.setattr(Recomputed, "forward", note)
+    results, adapters, predictions = [], [], []
+    for twice in ("false", "true"):
+        switch = f"trainer.gradient_checkpointing={twice}"
+        results.append(run(toy(model, switch, "optim.lr=0.03", *NO_DROPOUT)))
+        assert bool(used) == (twice == "true")
+        adapters.append(load_file(tmp_path / "run" / "adapter" / "adapter.safetensors"))
+        predictions.append((tmp_path / "run" / "predictions.tsv").read_text())
+    assert_alike(*results)
+    assert predictions[0] == predictions[1]
+    torch.testing.assert_close(adapters[1], adapters[0], atol=1e-6, rtol=1e-5)
+
+
+def test_loss_over_label_words_is_that_of_their_logits(toy: MakeConfig) -> None:
+    """Only the head's rows of the label words are computed, which is as good as all of them."""
+    config = toy("masked", "loss=label_words", *NO_DROPOUT)
+    plan = prepare(config)
+    model, _ = build_model(config, plan)
+    module = build_module(config, plan, model)
+    module.model.train()
+    batch = train_batches(config)[0]
+    widths: list[int] = []
+    model.register_forward_hook(lambda _, __, logits: widths.append(logits.shape[-1]))
+    loss = module.training_step(batch, 0)
+    whole = model(batch)
+    assert widths == [2, len(plan.backbone.tokenizer)]
+    expected = torch.nn.functional.cross_entropy(whole[:, plan.word_ids], batch.labels)
+    torch.testing.assert_close(loss, expected)
+    trainable = list(model.trainable().values())
+    for grad, other in zip(
+        torch.autograd.grad(loss, trainable, retain_graph=True),
+        torch.autograd.grad(expected, trainable),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, other, atol=1e-6, rtol=1e-4)
+    over_all = torch.nn.functional.cross_entropy(whole, torch.tensor(plan.word_ids)[batch.labels])
+    assert loss < over_all - 0.1

@@ -16,7 +16,7 @@ from lpt.config import Config
 from lpt.errors import ConfigError
 from lpt.models.backbone import find_backbone, load_model, whereabouts
 from lpt.models.families import FAMILIES
-from lpt.plan import prepare
+from lpt.plan import check_machine, prepare
 from lpt.validation import validate
 from tests.test_config import configured
 from tests.tiny import SIZES
@@ -277,6 +277,45 @@ def test_fault_that_needs_the_model_or_the_data(
     problems = refused(local(bert, *overrides))
     assert list(problems) == [key]
     assert said in problems[key]
+
+
+@pytest.mark.parametrize("layer", [1, 5, -1])
+def test_layers_to_cache_must_be_there_and_above_the_first(bert: Path, layer: int) -> None:
+    problems = refused(local(bert, f"cache.layers=[3,{layer}]"))
+    assert list(problems) == ["cache.layers"]
+    assert f"cache.layers: {layer}\n" in problems["cache.layers"]
+    assert "2 to 4" in problems["cache.layers"]
+    assert prepare(local(bert, "cache.layers=[2,4]")).layer == 3
+
+
+def test_flash_attention_is_for_masked_models(bert: Path, checkpoints: dict[str, Path]) -> None:
+    """Label parts side by side need a mask that it does not take."""
+    flash = "model.attention=flash_attention_2"
+    problems = refused(local(checkpoints["causal"], flash))
+    assert list(problems) == ["model.attention"]
+    assert "sdpa or eager" in problems["model.attention"]
+    assert prepare(local(checkpoints["causal"], "model.attention=eager"))
+    assert prepare(local(bert, flash))
+
+
+@pytest.mark.parametrize("compiler", [None, "no-such-compiler"])
+def test_compiling_without_a_compiler_is_refused(
+    monkeypatch: pytest.MonkeyPatch, compiler: str | None
+) -> None:
+    if compiler is None:
+        monkeypatch.delenv("CXX", raising=False)
+    else:
+        monkeypatch.setenv("CXX", compiler)
+    there = {"g++"}
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in there else None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check_machine(configured())
+    if compiler is None:
+        check_machine(configured("trainer.compile=true"))
+        there.clear()
+    with pytest.raises(ConfigError, match=compiler or "g\\+\\+") as caught:
+        check_machine(configured("trainer.compile=true"))
+    assert [problem.where for problem in caught.value.problems] == ["trainer.compile"]
 
 
 def test_template_for_the_other_kind_of_model(bert: Path) -> None:

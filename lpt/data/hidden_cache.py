@@ -227,6 +227,11 @@ class HiddenCache:
             if time.time() - path.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(path, ignore_errors=True)
 
+    def _unfinished_bytes(self) -> int:
+        """Size of what is being built, here or by others."""
+        files = self.folder.glob(f"{_UNFINISHED}*/{_HIDDEN}")
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def _describe(self, path: Path) -> Entry | None:
         try:
             file = path / _ENTRY
@@ -240,7 +245,7 @@ class HiddenCache:
             return None
 
     def _too_full(self, entries: Sequence[Entry], size: int) -> bool:
-        held = sum(entry.size for entry in entries)
+        held = sum(entry.size for entry in entries) + self._unfinished_bytes()
         free = shutil.disk_usage(self.folder).free
         return held + size > self.max_bytes or size + _SPARE_BYTES > free
 

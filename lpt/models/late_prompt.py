@@ -86,7 +86,9 @@ class LatePrompt(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Training mode for the prompt and for those frozen layers that are to drop out."""
         super().train(mode)
-        self.split.head.eval()  # first: it may share the embeddings with `below`
+        for head in (self.split.head, self.split.words_head):
+            if head is not None:
+                head.eval()  # first: it may share the embeddings with `below`
         if self.split.below is not None:
             self.split.below.train(mode and self.frozen_dropout == "all")
         self.split.above.train(mode and self.frozen_dropout != "none")
