@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_ATTENTION = 8  # operations a token and D^2: query, key, value, output
+_FEED_FORWARD = 16  # D to 4 D and back
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -23,24 +26,6 @@ class Shape:
     width: int
     vocabulary: int
 
-    def forward(self, layers: int, rows: int, tokens: int) -> float:
-        """Forward pass of some layers over rows of that many tokens."""
-        linear, attention = self._a_token(tokens)
-        return layers * rows * tokens * (linear + attention)
-
-    def backward(self, layers: int, rows: int, tokens: int, *, weights: bool) -> float:
-        """Backward pass: gradients of the activations and, if asked for, of the weights."""
-        linear, attention = self._a_token(tokens)
-        return layers * rows * tokens * (linear * (2 if weights else 1) + 2 * attention)
-
-    def head(self, positions: int, *, weights: bool) -> float:
-        """Transform and output layer at the scored positions, forward and backward."""
-        once = 2 * positions * self.width * (self.width + self.vocabulary)
-        return once * (3 if weights else 2)
-
-    def _a_token(self, tokens: int) -> tuple[float, float]:
-        return 24 * self.width**2, 4 * tokens * self.width
-
     def step(
         self, method: str, rows: int, tokens: int, *, layer: int, prompt: int, cached: bool
     ) -> float:
@@ -48,19 +33,28 @@ class Shape:
 
         Args:
             method: `full`, `lora` or `prompt` (one that enters at `layer`).
-            rows: Rows of the batch.
+            rows: Rows of the batch, one scored position each.
             tokens: Tokens a row.
             layer: First layer that sees the prompt.
             prompt: Prompt vectors.
             cached: Whether what is below `layer` is known.
         """
-        full = method == "full"
-        if method in ("full", "lora"):
-            above = self.forward(self.layers, rows, tokens)
-            above += self.backward(self.layers, rows, tokens, weights=full)
-            return above + self.head(rows, weights=full)
-        upper = self.layers - layer + 1
-        below = 0.0 if cached else self.forward(layer - 1, rows, tokens)
-        above = self.forward(upper, rows, tokens + prompt)
-        above += self.backward(upper, rows, tokens + prompt, weights=False)
-        return below + above + self.head(rows, weights=False)
+        # Forward once; backward once for the activations and once for the weights that train.
+        passes = 3 if method == "full" else 2
+        if method != "prompt":
+            work = passes * self._layers(self.layers, rows, tokens, attention=1.5)
+            return work + passes * self._head(rows)
+        below = 0.0 if cached else self._layers(layer - 1, rows, tokens, attention=1.0)
+        upper = self._layers(self.layers - layer + 1, rows, tokens + prompt, attention=1.5)
+        # The last layer's feed-forward part sees the scored positions only.
+        spared = rows * (tokens + prompt - 1) * _FEED_FORWARD * self.width**2
+        return below + passes * (upper - spared + self._head(rows))
+
+    def _layers(self, layers: int, rows: int, tokens: int, *, attention: float) -> float:
+        """A pass through some layers; the attention's products are done twice in the backward."""
+        linear = (_ATTENTION + _FEED_FORWARD) * self.width**2
+        return layers * rows * tokens * (linear + attention * 4 * tokens * self.width)
+
+    def _head(self, positions: int) -> float:
+        """Transform and output layer."""
+        return 2.0 * positions * self.width * (self.width + self.vocabulary)

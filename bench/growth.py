@@ -23,7 +23,7 @@ from lpt.models.late_prompt import Batch, LatePrompt, sequence_losses
 from lpt.models.split import SplitModel
 from lpt.models.views import head_view
 
-_ROWS = 32
+_ROWS = 8
 _TOKENS = 32
 _LENGTHS = (16, 32, 64, 128)
 _REPEATS = 3
@@ -66,7 +66,6 @@ def measure_growth(
     seen: dict[tuple[str, Any], list[float]] = {key: [] for key in steps}
     for _ in track(range(_REPEATS), "growth"):
         for key, step in steps.items():
-            step()  # caches of the processor and kernels of this shape
             _synchronize(device)
             started = time.perf_counter()
             step()
@@ -74,6 +73,7 @@ def measure_growth(
             seen[key].append(time.perf_counter() - started)
     points = [(*key, statistics.median(times)) for key, times in seen.items()]
     return {
+        "rows": _ROWS,
         "tokens": _TOKENS,
         "layers": [{"layer": x, "seconds": s} for what, x, s in points if what == "layer"],
         "lengths": [
@@ -88,7 +88,7 @@ def _late(model: PreTrainedModel, layer: int, kind: str, length: int) -> LatePro
     generator = build_generator(
         kind, hidden_size=split.hidden_size, length=length, bottleneck=bottleneck
     )
-    return LatePrompt(split, generator, prompt_dropout=0.1).train()
+    return LatePrompt(split, generator, frozen_dropout="none").train()
 
 
 def _step(model: LatePrompt, tokens: int, *, cached: bool) -> Callable[[], None]:
@@ -110,7 +110,7 @@ def _lora(model: PreTrainedModel) -> Callable[[Batch], None]:
     head = head_view(model, get_family(model.config.model_type))
     model.requires_grad_(False)
     base = get_peft_model(model.base_model, LoraConfig(r=8, target_modules=["query", "value"]))
-    base.train()
+    base.eval()  # no dropout, as in the late prompts
 
     def step(batch: Batch) -> None:
         out = base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
@@ -132,6 +132,7 @@ def _batch(device: str, tokens: int) -> Batch:
         pool_length=torch.full_like(each, tokens),
         rows=each,
         positions=torch.full_like(each, tokens - 2),
+        scored=each,
         targets=torch.full_like(each, 5),
         sequences=each,
         labels=torch.zeros_like(each),

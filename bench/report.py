@@ -17,48 +17,63 @@ _GREY, _BLUE, _LIGHT = "#9aa0a6", "#1f5fbf", "#7fa8e0"
 
 def print_tables(results: dict[str, Any], console: Console) -> None:
     """Methods, what the cache costs and brings, growth with layer and length."""
-    methods = results["methods"]
-    slowest = methods[0]["examples_per_second"]
-    machine = results["machine"]
+    methods, machine = results["methods"], results["machine"]
     console.print(
         f"{results['model']}, layer {results['layer']} of {results['depth']}, "
         f"batch {results['batch_size']}, {results['lengths'][0]}-{results['lengths'][1]} tokens; "
         f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']}"
     )
-    table = Table()
-    table.add_column("method")
-    for name in ("s/step", "examples/s", "ratio", "of matmul", "padding", "peak MB", "trained"):
-        table.add_column(name, justify="right")
+    best = next(m for m in methods if m["cache"] and m["bucketing"])
+    names = ("s/step", "examples/s", "best is", "GFLOP/s", "of matmul", "padding", "peak MB")
+    table = _table(f"training steps (best: {best['title']})", "method", *names, "trained")
     for m in methods:
+        ratio = best["examples_per_second"] / m["examples_per_second"]
         table.add_row(
             m["title"],
             f"{m['seconds_per_step']:.3f}",
             f"{m['examples_per_second']:.1f}",
-            f"{m['examples_per_second'] / slowest:.2f}",
-            f"{m['share_of_peak']:.0%} of {m['matmul_gflops']:.0f}",
+            f"{ratio:.2f} x" if m is not best else "",
+            f"{m['gflop_per_second']:,.0f}",
+            f"{m['share_of_peak']:.0%}",
             f"{m['padding']:.0%}",
             f"{m['peak_mb']:,.0f}",
             f"{m['trainable']:,}",
         )
     console.print(table)
-    best = next(m for m in methods if m["cache"] and m["bucketing"])
-    ratios = Table(title=f"{best['title']} is faster than")
-    ratios.add_column("method")
-    ratios.add_column("by", justify="right")
-    for m in methods:
-        if m["dtype"] == best["dtype"] and m is not best:
-            ratio = best["examples_per_second"] / m["examples_per_second"]
-            ratios.add_row(m["title"], f"{ratio:.2f} x")
-    console.print(ratios)
+    rates = {m["dtype"]: m["matmul_gflops"] for m in methods}
+    for dtype, rate in rates.items():
+        console.print(f"Matrix products, measured in the same turns: {rate:,.0f} GFLOP/s ({dtype})")
+    if not results["bf16_is_fast"]:
+        console.print("No rows in bf16: this processor multiplies it more slowly than float32.")
     built, epochs = pays_after(results)
-    console.print(f"The cache of {results['examples']} examples was built in {built:.1f} s,")
-    console.print(f"which pays for itself after {epochs:.2f} epochs (like lengths in both).")
-    growth = results["growth"]
+    console.print(
+        f"The cache of {results['examples']} examples was built in {built:.1f} s, which pays for "
+        f"itself after {epochs:.2f} epochs."
+    )
+    _print_growth(results["growth"], console)
+
+
+def _print_growth(growth: dict[str, Any], console: Console) -> None:
+    rows = f"batches of {growth['rows']} rows"
+    table = _table(f"cached, {rows}, {growth['tokens']} tokens", "layer of the prompt", "s/step")
     for point in growth["layers"]:
-        print_point = f"layer {point['layer']:>2}: {point['seconds']:.3f} s/step"
-        console.print(f"cached, {growth['tokens']} tokens, {print_point}")
-    for point in growth["lengths"]:
-        console.print(f"{point['tokens']:>4} tokens, {point['method']}: {point['seconds']:.3f} s")
+        table.add_row(str(point["layer"]), f"{point['seconds']:.3f}")
+    console.print(table)
+    lengths = sorted({point["tokens"] for point in growth["lengths"]})
+    columns = [f"{n} tokens" for n in lengths]
+    table = _table(f"s/step by length of the text, {rows}", "method", *columns)
+    for name in dict.fromkeys(point["method"] for point in growth["lengths"]):
+        seconds = {p["tokens"]: p["seconds"] for p in growth["lengths"] if p["method"] == name}
+        table.add_row(name, *(f"{seconds[n]:.3f}" for n in lengths))
+    console.print(table)
+
+
+def _table(title: str, first: str, *numbers: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def pays_after(results: dict[str, Any]) -> tuple[float, float]:
@@ -79,10 +94,7 @@ def save_plot(results: dict[str, Any], file: Path) -> None:
     )
     titles = [m["title"] for m in methods]
     speeds = [m["examples_per_second"] for m in methods]
-    colours = [
-        _GREY if not m["title"].startswith("LPT") else _BLUE if m["cache"] else _LIGHT
-        for m in methods
-    ]
+    colours = [_GREY if m["layer"] == 1 else _BLUE if m["cache"] else _LIGHT for m in methods]
     bars = left.barh(titles, speeds, color=colours)
     left.bar_label(bars, [f"{s:.1f}" for s in speeds], padding=4)
     left.set_xlim(0, 1.15 * max(speeds))

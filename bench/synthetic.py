@@ -14,6 +14,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 _ROBERTA = {
     "vocab_size": 50_265,
@@ -39,6 +40,7 @@ def save_model(size: str, folder: Path) -> None:
     config = AutoConfig.for_model(
         "roberta", **_ROBERTA, **shape, intermediate_size=4 * shape["hidden_size"]
     )
+    disable_progress_bar()
     torch.manual_seed(0)
     AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
     rest = config.vocab_size - len(_SPECIALS) - len(_WORDS)

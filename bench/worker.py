@@ -23,6 +23,7 @@ from bench.flops import Shape
 from bench.synthetic import TEMPLATE
 from lpt.builders import build_data, build_model, build_module, keep_hidden
 from lpt.config import Config, register, to_config
+from lpt.data.batching import ShuffledBatches
 from lpt.data.datamodule import LatePromptData
 from lpt.models.backbone import load_model
 from lpt.models.families import get_family
@@ -48,6 +49,8 @@ class Pacer(Callback):
         self.spec = spec
         self.shape = shape
         self.answers = answers
+        self.steps = 0
+        self.flop = self.since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wait for the first line."""
@@ -62,25 +65,12 @@ class Pacer(Callback):
         batch_idx: int,
     ) -> None:
         """Count; at the last of the steps answer and wait."""
-        rows, tokens = batch.attention_mask.shape
-        self.examples += rows
-        self.real += int(batch.attention_mask.sum())
-        self.padded += rows * tokens
-        self.flop += self.shape.step(
-            self.spec["method"],
-            rows,
-            tokens,
-            layer=self.spec["layer"],
-            prompt=self.spec["prompt"],
-            cached=self.spec["cache"],
-        )
+        self.flop += _flop(self.spec, self.shape, *batch.attention_mask.shape)
         self.steps -= 1
         if self.steps == 0:
             _synchronize()
             seconds = time.perf_counter() - self.since
-            padding = 1 - self.real / self.padded
-            answer = {"seconds": seconds, "examples": self.examples, "flop": self.flop}
-            _say(self.answers, **answer, padding=padding, peak_mb=_peak_mb())
+            _say(self.answers, seconds=seconds, flop=self.flop, peak_mb=_peak_mb())
             self._wait()
 
     def _wait(self) -> None:
@@ -88,7 +78,6 @@ class Pacer(Callback):
         if not line:
             os._exit(0)  # there is nothing to be saved
         self.steps = int(line)
-        self.examples = self.real = self.padded = 0
         self.flop = 0.0
         _synchronize()
         self.since = time.perf_counter()
@@ -108,8 +97,8 @@ class Baseline(LightningModule):
             self.base = get_peft_model(self.base, lora)
 
     def on_fit_start(self) -> None:
-        """Lightning keeps each module's mode, and transformers loads in eval mode."""
-        self.train()
+        """Without dropout, as the other rows."""
+        self.eval()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Cross-entropy of the label word at the mask."""
@@ -155,8 +144,9 @@ def main() -> None:
             enable_model_summary=False,
             callbacks=[pacer],
         )
+    work = _work_an_example(spec, shape, data)
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    _say(answers, cache_seconds=cached["seconds"], trainable=trainable)
+    _say(answers, cache_seconds=cached["seconds"], trainable=trainable, **work)
     _reset_peak()
     trainer.fit(module, datamodule=data)
 
@@ -181,6 +171,7 @@ def _config(spec: dict[str, Any]) -> Config:
                 f"prompt={'static' if static else 'npg'}",
                 f"prompt.layer={spec['layer']}",
                 f"prompt.length={spec['prompt']}",
+                f"model.dropout={spec['dropout']}",
                 f"cache={'on' if spec['cache'] else 'off'}",
                 f"cache.dir={spec['cache_dir']}",
                 f"trainer.max_steps={_ENDLESS}",
@@ -202,6 +193,24 @@ def _late_prompt(
     trainer = build_trainer(config, Path(os.environ["LPT_CACHE"]), plan.backbone, model)
     cached = keep_hidden(config, plan, trainer, model, identity, data)
     return module, data, trainer, cached
+
+
+def _flop(spec: dict[str, Any], shape: Shape, rows: int, tokens: int) -> float:
+    method, layer, prompt = spec["method"], spec["layer"], spec["prompt"]
+    return shape.step(method, rows, tokens, layer=layer, prompt=prompt, cached=spec["cache"])
+
+
+def _work_an_example(spec: dict[str, Any], shape: Shape, data: LatePromptData) -> dict[str, float]:
+    """Mean operations of a training example, and share of padding, over one pass of the data."""
+    lengths = data.packed["train"].row_lengths().tolist()
+    bucketed = lengths if spec["bucketing"] else None
+    sampler = ShuffledBatches(len(lengths), data.batch_size, data.seed, lengths=bucketed)
+    widest = [(len(batch), max(lengths[i] for i in batch)) for batch in sampler]
+    places = sum(rows * tokens for rows, tokens in widest)
+    return {
+        "flop_an_example": sum(_flop(spec, shape, *batch) for batch in widest) / len(lengths),
+        "padding": 1 - sum(lengths) / places,
+    }
 
 
 def _say(answers: TextIO, **what: float) -> None:

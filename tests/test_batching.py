@@ -211,9 +211,10 @@ def test_causal_batch(examples: list[int], score_all: bool, template: str) -> No
         assert batch.pool_length[row] == max(len(context) - 1, 1)
         start = len(context)
         for number, ending in enumerate(endings, 1):
-            scored = batch.sequences == sequence
+            chosen = batch.sequences == sequence
+            scored = batch.scored[chosen]
             assert batch.rows[scored].tolist() == [row] * len(ending)
-            assert batch.targets[scored].tolist() == ending
+            assert batch.targets[chosen].tolist() == ending
             # Each token of a label part is predicted by the one before it in its sequence.
             places = list(range(start, start + len(ending)))
             assert batch.positions[scored].tolist() == [len(context) - 1, *places[:-1]]
@@ -229,7 +230,9 @@ def test_causal_batch(examples: list[int], score_all: bool, template: str) -> No
             assert batch.branches.positions[row, : len(context)].tolist() == list(
                 range(len(context))
             )
-    assert len(batch.rows) == len(batch.positions) == len(batch.targets) == len(batch.sequences)
+    assert len(batch.scored) == len(batch.targets) == len(batch.sequences)
+    places = set(zip(batch.rows.tolist(), batch.positions.tolist(), strict=True))
+    assert len(batch.rows) == len(batch.positions) == len(places)
     assert batch.sequences.unique().tolist() == list(range(sequence))
 
 

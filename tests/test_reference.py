@@ -74,6 +74,7 @@ def roberta_batch(t: dict[str, Tensor]) -> Batch:
         pool_length=t["attention_mask"].sum(1),
         rows=torch.arange(size),
         positions=t["mask_pos"],
+        scored=torch.arange(size),
         targets=t["labels"],
         sequences=torch.arange(size),
         labels=t["labels"],
@@ -90,6 +91,7 @@ def gpt2_batch(t: dict[str, Tensor]) -> Batch:
         pool_length=t["seq_lengths"],
         rows=rows,
         positions=predicted - 1,
+        scored=torch.arange(len(rows)),
         targets=t["input_ids"][rows, predicted],
         sequences=rows,
         labels=torch.zeros(len(t["input_ids"]), dtype=torch.long),
@@ -108,10 +110,11 @@ def layer_outputs(model: LatePrompt, batch: Batch) -> tuple[Tensor, list[Tensor]
         )
         for layer in layers
     ]
-    logits = model(batch)
+    hidden = model.split.read(batch.input_ids, batch.attention_mask)
+    model.split.answer(hidden, batch.attention_mask, model.make_prompt(hidden, batch))
     for hook in hooks:
         hook.remove()
-    return logits, outputs
+    return model(batch), outputs
 
 
 def real(x: Tensor, mask: Tensor) -> Tensor:

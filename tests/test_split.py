@@ -44,6 +44,7 @@ def batch_of(ids: Tensor, mask: Tensor) -> Batch:
         pool_length=lengths - 1,
         rows=torch.arange(size),
         positions=lengths - 1,
+        scored=torch.arange(size),
         targets=torch.arange(size) + 7,
         sequences=torch.arange(size),
         labels=torch.zeros(size, dtype=torch.long),
@@ -216,6 +217,48 @@ def test_labels_that_share_a_context_score_as_if_alone(family: str, with_prompt:
             alone[:, y] = -sequence_losses(model(one, prompted=with_prompt), one, 3)
     torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-5)
     assert scores.std() > 0.1
+
+
+@families
+@pytest.mark.parametrize("layer", [2, LAYERS])
+def test_scored_tokens_alone_are_as_among_all(family: str, layer: int) -> None:
+    model = prompted(family, layer=layer)
+    split = model.split
+    batch = batch_of(*text(split.config.pad_token_id, padded=True))
+    rows, tokens = torch.tensor([2, 0, 0, 1]), torch.tensor([4, 19, 3, 0])
+    hidden = split.read(batch.input_ids, batch.attention_mask)
+    gradients = []
+    outputs = []
+    for alone in (False, True):
+        prompt = model.make_prompt(hidden, batch)
+        if alone:
+            out = split.answer(hidden, batch.attention_mask, prompt, None, (rows, tokens))
+        else:
+            whole = split.answer(hidden, batch.attention_mask, prompt)
+            out = whole[rows, tokens + prompt.shape[1]]
+        model.zero_grad()
+        out.square().sum().backward()
+        gradients.append([p.grad for p in model.generator.parameters() if p.grad is not None])
+        outputs.append(out.detach())
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
+    assert len(gradients[0]) > 0
+
+
+@families
+def test_the_last_layer_works_for_scored_tokens_only(family: str) -> None:
+    model = tiny_model(family)
+    split = SplitModel(model, 2)
+    ids, mask = text(split.config.pad_token_id, padded=False)
+    layer = list(model.base_model.get_submodule(split.family.layers).children())[-1]
+    seen: list[int] = []
+    layer.get_submodule(split.family.feed_forward[0]).register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].shape[:-1].numel())
+    )
+    hidden = split.read(ids, mask)
+    split.answer(hidden, mask, None, None, (torch.tensor([0, 2]), torch.tensor([1, 1])))
+    split.answer(hidden, mask, None)
+    assert seen == [2, mask.numel()]
 
 
 @pytest.mark.parametrize("family", MASKED)

@@ -442,3 +442,60 @@ def test_loss_over_label_words_is_that_of_their_logits(toy: MakeConfig) -> None:
         torch.testing.assert_close(grad, other, atol=1e-6, rtol=1e-4)
     over_all = torch.nn.functional.cross_entropy(whole, torch.tensor(plan.word_ids)[batch.labels])
     assert loss < over_all - 0.1
+
+
+class Order(Callback):
+    """Notes the rows of each training batch; pulls the plug before a given step."""
+
+    def __init__(self, plug: int | None = None) -> None:
+        self.plug = plug
+        self.rows: list[list[int]] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, _: int) -> None:
+        if trainer.global_step == self.plug:
+            raise RuntimeError("pulled the plug")
+        self.rows.append(batch.index.tolist())
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        ("trainer.max_steps=12", "trainer.eval_every_steps=3"),
+        (
+            "trainer=epochs",
+            "trainer.max_steps=null",
+            "trainer.max_epochs=3",
+            "trainer.eval_every_steps=null",
+            "trainer.eval_every_epochs=1",
+        ),
+    ],
+    ids=["steps", "epochs"],
+)
+def test_a_resumed_run_goes_on_in_the_same_order(
+    toy: MakeConfig, tmp_path: Path, length: tuple[str, ...]
+) -> None:
+    """80 examples are 5 batches; the plug is pulled in the second pass."""
+    without = ("model.dropout=none", "prompt.dropout=0")
+    config = toy("masked", *without, *length)
+    plan = prepare(config)
+
+    def train(plug: int | None, checkpoint: Path | None) -> tuple[Order, dict[str, Any]]:
+        torch.manual_seed(config.seed)
+        model, _ = build_model(config, plan)
+        module, order = build_module(config, plan, model), Order(plug)
+        trainer = build_trainer(config, tmp_path / str(plug), plan.backbone, model)
+        trainer.callbacks.append(order)  # type: ignore[attr-defined]
+        data = build_data(config, plan)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except RuntimeError as error:
+            assert str(error) == "pulled the plug"  # noqa: PT017
+        return order, {name: p.detach() for name, p in model.trainable().items()}
+
+    whole, expected = train(None, None)
+    before, _ = train(8, None)
+    assert before.rows == whole.rows[:8]
+    after, found = train(None, tmp_path / "8" / "checkpoints" / "last.ckpt")
+    assert 2 <= len(whole.rows) - len(after.rows) <= 8
+    assert after.rows == whole.rows[-len(after.rows) :]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -12,12 +12,11 @@ from torch.utils.data import Sampler
 
 from lpt.data.packing import PackedTokens, Rows
 from lpt.data.tasks import UNKNOWN
-from lpt.models.late_prompt import Batch
+from lpt.models.late_prompt import IGNORED, Batch
 from lpt.models.split import Branches
 
-IGNORED = -100
 _WINDOW = 32  # batches that are sorted by length together
-_JITTER = 0.3  # largest random lengthening before sorting
+_JITTER = 0.2  # largest random lengthening before sorting
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -36,6 +35,7 @@ class ShuffledBatches(Sampler[list[int]]):
         seed: Seed of the order.
         lengths: Tokens of each example, for batches of like length; None: plain random batches.
         batches: Batches a rank in one iteration, over as many passes as it takes; None: one pass.
+        start: Batches a rank that were given before, by a run that is resumed.
         rank: This process.
         world_size: Number of processes.
     """
@@ -48,6 +48,7 @@ class ShuffledBatches(Sampler[list[int]]):
         *,
         lengths: Sequence[int] | None = None,
         batches: int | None = None,
+        start: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -58,7 +59,7 @@ class ShuffledBatches(Sampler[list[int]]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.passes = 0
+        self.given = start
         self.length = self.batches_a_pass if batches is None else batches
 
     @property
@@ -71,17 +72,16 @@ class ShuffledBatches(Sampler[list[int]]):
         return self.length
 
     def __iter__(self) -> Iterator[list[int]]:
-        left = self.length
-        while left > 0:
-            for batch in self._one_pass():
+        end = (self.given // self.length + 1) * self.length
+        while self.given < end:
+            number, at = divmod(self.given, self.batches_a_pass)
+            for batch in self._one_pass(number)[at : at + end - self.given]:
+                self.given += 1
                 yield batch
-                left -= 1
-                if left == 0:
-                    break
 
-    def _one_pass(self) -> Iterator[list[int]]:
-        random = np.random.default_rng((self.seed, self.passes))
-        self.passes += 1
+    def _one_pass(self, number: int) -> list[list[int]]:
+        """This rank's batches of the pass with that number."""
+        random = np.random.default_rng((self.seed, number))
         step = self.batch_size * self.world_size
         order = random.permutation(self.size)
         whole = self.size // step
@@ -92,10 +92,8 @@ class ShuffledBatches(Sampler[list[int]]):
         if self.lengths is not None:
             # The short batch stays last, so that its place does not depend on the order.
             batches = [*(batches[i] for i in random.permutation(whole)), *batches[whole:]]
-        for batch in batches:
-            shares = [batch[rank :: self.world_size] for rank in range(self.world_size)]
-            if len(shares[-1]):
-                yield shares[self.rank].tolist()
+        shared = (batch for batch in batches if len(batch) >= self.world_size)
+        return [batch[self.rank :: self.world_size].tolist() for batch in shared]
 
     def _sort_windows(self, order: np.ndarray, window: int, random: np.random.Generator) -> None:
         assert self.lengths is not None
@@ -182,6 +180,7 @@ class Collator:
             "pool_length": rows.mask.sum(1),
             "rows": each,
             "positions": self.packed.mask_at[chosen],
+            "scored": each,
             "targets": targets,
             "sequences": each,
         }
@@ -192,11 +191,15 @@ class Collator:
         branch = rows.branch[row, at]
         # A token is predicted by the one before it: the first of each part by the context's last.
         first = rows.positions[row, at] == last[row] + 1
+        width = rows.ids.shape[1]
+        place = row * width + torch.where(first, last[row], at - 1)
+        distinct, scored = torch.unique(place, return_inverse=True)
         return {
             "read_at": last,
             "pool_length": last.clamp(min=1),
-            "rows": row,
-            "positions": torch.where(first, last[row], at - 1),
+            "rows": distinct // width,
+            "positions": distinct % width,
+            "scored": scored,
             "targets": rows.ids[row, at],
             "sequences": row * self.packed.parts + branch - 1 if self.score_all else row,
             "branches": Branches(rows.branch, rows.positions) if self.score_all else None,

@@ -67,6 +67,7 @@ class LatePromptData(LightningDataModule):
         self.bucketing = bucketing
         self.num_workers = num_workers
         self.hidden: dict[str, Tensor] = {}
+        self.batches_given = 0
         self.packed: Mapping[str, PackedTokens] = {
             name: PackedTokens(encoder.encode(part.columns), encoder.pad_id)
             for name, part in splits.items()
@@ -84,6 +85,7 @@ class LatePromptData(LightningDataModule):
             self.seed,
             lengths=lengths.tolist() if self.bucketing else None,
             batches=self.train_batches,
+            start=self.batches_given,
             rank=rank,
             world_size=world_size,
         )
@@ -105,6 +107,15 @@ class LatePromptData(LightningDataModule):
                 there, and only where to find them is sent with a batch.
         """
         self.hidden = dict(hidden)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints: how far a resumed run is in the training order."""
+        assert self.trainer is not None
+        return {"batches_given": self.trainer.fit_loop.epoch_loop.batch_progress.total.completed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From a checkpoint, before the loaders are made."""
+        self.batches_given = int(state_dict["batches_given"])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Fill in hidden states that are on the device already."""

@@ -23,6 +23,8 @@ class Family:
     Attributes:
         kind: Masked or causal language model.
         layers: Path of the layer list.
+        feed_forward: Modules of a layer, in order, that work on each token by itself after the
+            attention: the first is given the tokens, the last one's output has their shape again.
         embeddings: Modules that `above` receives the finished output of, so they return their
             `inputs_embeds` (or only argument) untouched there.
         positions: Position embeddings that the forward adds by itself; they add nothing in `above`.
@@ -40,6 +42,7 @@ class Family:
 
     kind: Kind
     layers: str
+    feed_forward: tuple[str, ...] = ("mlp",)
     embeddings: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
@@ -57,6 +60,7 @@ def _bert_like(position_offset: int = 0, extra: tuple[str, ...] = ()) -> Family:
     return Family(
         kind="masked",
         layers="encoder.layer",
+        feed_forward=("intermediate", "output"),
         embeddings=("embeddings", *extra),
         dropout="hidden_dropout_prob",
         position_limit="max_position_embeddings",
@@ -69,6 +73,7 @@ def _deberta_like(first: tuple[str, ...] = ()) -> Family:
     return Family(
         kind="masked",
         layers="encoder.layer",
+        feed_forward=("intermediate", "output"),
         embeddings=("embeddings",),
         first=first,
         dropout="hidden_dropout_prob",
@@ -109,6 +114,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "opt": Family(
             kind="causal",
             layers="decoder.layers",
+            feed_forward=("fc1", "fc2"),
             embeddings=("decoder.project_in",),
             positions=("decoder.embed_positions",),
             final=("decoder.final_layer_norm", "decoder.project_out"),

@@ -1,11 +1,11 @@
 """The model of the paper: a frozen split language model and the one part that is trained.
 
     input_ids ── below ──┬─────────────┐
-                    h (B,T,D)    concat (B,m+T,D) ── above ── scored positions ── head ── (N,V)
+                    h (B,T,D)    concat (B,m+T,D) ── above ── scored positions ── head ── (U,V)
                          └─ generator ─┘ prompt (B,m,D)
 
-Shapes: B rows, T tokens, m prompt vectors, D hidden size, N scored positions, V vocabulary,
-E examples.
+Shapes: B rows, T tokens, m prompt vectors, D hidden size, U scored positions, N targets, V
+vocabulary, E examples.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from lpt.models.generators import PromptGenerator
 from lpt.models.split import Branches, SplitModel
+
+IGNORED = -100
 
 
 class Batch(NamedTuple):
@@ -31,9 +33,11 @@ class Batch(NamedTuple):
         attention_mask: (B, T), 1 for real tokens.
         read_at: (B,) token that a naive generator reads.
         pool_length: (B,) leading tokens that a pooling generator reads.
-        rows: (N,) row of each scored position.
-        positions: (N,) token whose output is scored.
-        targets: (N,) the token to be predicted there; -100 where the label is unknown.
+        rows: (U,) row of each scored position; no two positions are the same.
+        positions: (U,) token whose output is scored.
+        scored: (N,) the scored position that predicts each target. The first tokens of all label
+            parts are predicted by the same one, the last of the context.
+        targets: (N,) the token to be predicted; -100 where the label is unknown.
         sequences: (N,) the scored sequence it belongs to: numbered through the batch, a masked
             example or one label part of a causal one each.
         labels: (E,) label index of each example; -1 unknown.
@@ -49,6 +53,7 @@ class Batch(NamedTuple):
     pool_length: Tensor
     rows: Tensor
     positions: Tensor
+    scored: Tensor
     targets: Tensor
     sequences: Tensor
     labels: Tensor
@@ -110,7 +115,7 @@ class LatePrompt(nn.Module):
         return self.prompt_dropout(self.generator(hidden, batch.read_at, batch.pool_length))
 
     def forward(self, batch: Batch, *, prompted: bool = True, words_only: bool = False) -> Tensor:
-        """Logits at the scored positions in float32: (N, V), or (N, labels) with `words_only`.
+        """Logits at the scored positions in float32: (U, V), or (U, labels) with `words_only`.
 
         `prompted=False` gives the unprompted language model (the zero-shot baseline).
         """
@@ -118,25 +123,27 @@ class LatePrompt(nn.Module):
         if hidden is None:
             hidden = self.split.read(batch.input_ids, batch.attention_mask, batch.branches)
         prompt = self.make_prompt(hidden, batch) if prompted else None
-        final = self.split.answer(hidden, batch.attention_mask, prompt, batch.branches)
-        shift = 0 if prompt is None else prompt.shape[1]
         # The head is the widest product of all: it sees the scored positions only.
-        scored = final[batch.rows, batch.positions + shift]
-        return self.split.logits(scored, words_only=words_only).float()
+        final = self.split.answer(
+            hidden, batch.attention_mask, prompt, batch.branches, (batch.rows, batch.positions)
+        )
+        return self.split.logits(final, words_only=words_only).float()
 
 
 def sequence_losses(logits: Tensor, batch: Batch, count: int) -> Tensor:
     """Mean cross-entropy over the vocabulary of each of `count` scored sequences.
 
     Args:
-        logits: (N, V).
-        batch: The scored positions.
+        logits: (U, V).
+        batch: The scored positions and their targets.
         count: Number of scored sequences S.
 
     Returns:
         (S,)
     """
-    losses = nn.functional.cross_entropy(logits, batch.targets, reduction="none", ignore_index=-100)
+    # Not one row of logits for each target: several targets may share one.
+    log_likelihoods = logits.log_softmax(-1)[batch.scored, batch.targets.clamp(min=0)]
+    losses = -log_likelihoods.masked_fill(batch.targets == IGNORED, 0.0)
     total = losses.new_zeros(count).index_add(0, batch.sequences, losses)
     tokens = losses.new_zeros(count).index_add(0, batch.sequences, torch.ones_like(losses))
     return total / tokens
@@ -165,7 +172,7 @@ class LabelScorer:
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Logits of a batch with every label scored -> (E, labels).
 
-        They are (N, labels) where `words_only`, else (N, V).
+        They are (U, labels) where `words_only`, else (U, V).
         """
         if self.words_only:
             return logits

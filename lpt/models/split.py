@@ -1,6 +1,6 @@
 """A frozen transformers model cut in two at a layer.
 
-Shapes: B rows, T tokens, m prompt vectors, D hidden size, N scored positions, V vocabulary.
+Shapes: B rows, T tokens, m prompt vectors, D hidden size, U scored positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lpt.models.families import get_family
-from lpt.models.views import head_view, lower_view, upper_view
+from lpt.models.views import Scored, head_view, lower_view, upper_view
 
 
 class Branches(NamedTuple):
@@ -67,7 +67,8 @@ class SplitModel(nn.Module):
             raise ValueError(f"layer {layer} is outside 1..{len(layers)}")
         model.requires_grad_(False).eval()
         self.below: PreTrainedModel | None = lower_view(base, self.family, layer)
-        self.above = upper_view(base, self.family, layer, recompute=recompute)
+        self._scored = Scored()
+        self.above = upper_view(base, self.family, layer, self._scored, recompute=recompute)
         self.head = head_view(model, self.family)
         self.words_head = None if word_ids is None else head_view(model, self.family, word_ids)
         # In a tuple, because it is no part of this module: only its views are.
@@ -147,6 +148,7 @@ class SplitModel(nn.Module):
         attention_mask: Tensor,
         prompt: Tensor | None,
         branches: Branches | None = None,
+        scored: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Run the upper stack with a prompt in front of the text.
 
@@ -155,13 +157,17 @@ class SplitModel(nn.Module):
             attention_mask: (B, T) of the text alone.
             prompt: (B, m, D), or None for the unprompted model.
             branches: Of the text alone, where rows hold several label parts.
+            scored: Row and token of the text, (U,) each and no two the same, whose final states are
+                wanted.
 
         Returns:
-            (B, m+T, D) final hidden states; gradients flow to `prompt`.
+            (U, D) final hidden states where `scored`, else all of them, (B, m+T, D); gradients flow
+            to `prompt`.
         """
+        length = 0 if prompt is None else prompt.shape[1]
         if prompt is not None:
             hidden = torch.cat([prompt.to(hidden.dtype), hidden], dim=1)
-            size, length = prompt.shape[:2]
+            size = len(prompt)
             ones = attention_mask.new_ones(size, length)
             attention_mask = torch.cat([ones, attention_mask], dim=1)
             if branches is not None:
@@ -171,7 +177,10 @@ class SplitModel(nn.Module):
                     torch.cat([branch.new_zeros(size, length), branch], dim=1),
                     torch.cat([front, positions + length], dim=1),
                 )
-        return self._run(self.above, attention_mask, branches, inputs_embeds=hidden)
+        at = None if scored is None else scored[0] * hidden.shape[1] + scored[1] + length
+        self._scored.at = at
+        final = self._run(self.above, attention_mask, branches, inputs_embeds=hidden)
+        return final if at is None else final.flatten(0, 1)[at]
 
     def logits(self, hidden: Tensor, *, words_only: bool = False) -> Tensor:
         """Language-model head: final hidden states (..., D) -> (..., V), or only `word_ids`."""

@@ -11,6 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -76,6 +77,51 @@ class Recomputed(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
 
+class Scored:
+    """The tokens that are scored, for the layer whose output nothing else reads.
+
+    Attributes:
+        at: (U,) distinct places of tokens in a flattened (B, S); None: all are wanted.
+    """
+
+    def __init__(self) -> None:
+        self.at: Tensor | None = None
+        self.shape = torch.Size()
+
+
+class _FirstOfScored(nn.Module):
+    """The first module of a feed-forward part, for scored tokens only: (B, S, D) -> (U, ...)."""
+
+    def __init__(self, module: nn.Module, scored: Scored) -> None:
+        super().__init__()
+        self.module = module
+        self.scored = scored
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.scored.at is None:
+            return self.module(hidden)
+        self.scored.shape = hidden.shape[:-1]
+        return self.module(hidden.flatten(0, -2)[self.scored.at])
+
+
+class _LastOfScored(nn.Module):
+    """The last module of a feed-forward part: (U, ...) -> (B, S, D), zero where not scored."""
+
+    def __init__(self, module: nn.Module, scored: Scored) -> None:
+        super().__init__()
+        self.module = module
+        self.scored = scored
+
+    def forward(self, inner: Tensor, *residual: Tensor) -> Tensor:
+        at = self.scored.at
+        if at is None:
+            return self.module(inner, *residual)
+        out = self.module(inner, *(tensor.flatten(0, -2)[at] for tensor in residual))
+        shape = self.scored.shape
+        whole = out.new_zeros(shape.numel(), out.shape[-1]).index_copy(0, at, out)
+        return whole.view(*shape, -1)
+
+
 def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedModel:
     """Embeddings and the layers below `layer`."""
     layers = list(base.get_submodule(family.layers).children())[: layer - 1]
@@ -89,12 +135,16 @@ def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedM
 
 
 def upper_view(
-    base: PreTrainedModel, family: Family, layer: int, *, recompute: bool = False
+    base: PreTrainedModel, family: Family, layer: int, scored: Scored, *, recompute: bool = False
 ) -> PreTrainedModel:
-    """The layers from `layer` on; it takes hidden states as `inputs_embeds`."""
-    layers = list(base.get_submodule(family.layers).children())[layer - 1 :]
+    """The layers from `layer` on; it takes hidden states as `inputs_embeds`.
+
+    The feed-forward part of the last layer, two thirds of its work, is done for scored tokens only.
+    """
+    *inner, last = list(base.get_submodule(family.layers).children())[layer - 1 :]
+    layers = [*(map(Recomputed, inner) if recompute else inner), _for_scored(last, family, scored)]
     replaced: dict[str, nn.Module | None] = {
-        family.layers: nn.ModuleList(map(Recomputed, layers) if recompute else layers),
+        family.layers: nn.ModuleList(layers),
         **{name: PassThrough() for name in family.embeddings if _has(base, name)},
         **{name: NoPositions() for name in family.positions},
     }
@@ -126,6 +176,13 @@ def head_view(
     if whole.bias is not None:
         part.bias = _rows(whole.bias, rows)
     return _view(model, {path: _Given(embeddings), output: part})
+
+
+def _for_scored(layer: nn.Module, family: Family, scored: Scored) -> nn.Module:
+    first, last = family.feed_forward[0], family.feed_forward[-1]
+    parts: dict[str, nn.Module] = {first: _FirstOfScored(layer.get_submodule(first), scored)}
+    parts[last] = _LastOfScored(parts.get(last, layer.get_submodule(last)), scored)
+    return _view(layer, parts)
 
 
 def _rows(parameter: Tensor, rows: list[int]) -> nn.Parameter:
