@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -32,6 +33,7 @@ from bench.synthetic import SIZES, save_model, save_task
 
 _EXAMPLES = 4096
 _LENGTHS = (8, 47)
+_TURN_S = 6.0  # seconds of one method in one turn, at least a few steps
 _INPUT_PROMPT = 20  # vectors of prompt tuning at the input
 _LATE_PROMPT = 5
 
@@ -44,6 +46,7 @@ class Row:
         title: For the table.
         spec: For the worker.
         process: The worker.
+        count: Steps a turn.
         ready: What it said when it was built.
         turns: What it measured, turn by turn.
     """
@@ -51,6 +54,7 @@ class Row:
     title: str
     spec: dict[str, Any]
     process: subprocess.Popen[str] | None = None
+    count: int = 1
     ready: dict[str, Any] = field(default_factory=dict)
     turns: list[dict[str, Any]] = field(default_factory=list)
 
@@ -138,22 +142,20 @@ def rows(layer: int, dtype: str, *, half: bool) -> list[Row]:
     return table
 
 
-def matmul_gflops(device: str, dtype: torch.dtype, width: int) -> float:
-    """Rate of the product that a layer is made of: (1024, D) x (D, 4D), in GFLOP/s."""
+def matmul_gflops(device: str, dtype: torch.dtype, width: int, seconds: float = 1.0) -> float:
+    """Sustained rate of the product that a layer is made of, (1024, D) x (D, 4D), in GFLOP/s."""
     a = torch.randn(1024, width, device=device, dtype=dtype)
     b = torch.randn(4 * width, width, device=device, dtype=dtype)
-    best = 0.0
-    repeats = 200 if device == "cuda" else 10
-    for _ in range(3):
-        torch.nn.functional.linear(a, b)
-        _synchronize(device)
-        started = time.perf_counter()
-        for _ in range(repeats):
+    torch.nn.functional.linear(a, b)
+    _synchronize(device)
+    started, flop, spent = time.perf_counter(), 0.0, 0.0
+    while spent < seconds:
+        for _ in range(100 if device == "cuda" else 5):
             torch.nn.functional.linear(a, b)
+            flop += 2 * 1024 * 4 * width**2
         _synchronize(device)
-        seconds = time.perf_counter() - started
-        best = max(best, repeats * 2 * 1024 * 4 * width**2 / seconds / 1e9)
-    return best
+        spent = time.perf_counter() - started
+    return flop / spent / 1e9
 
 
 def measure(
@@ -165,16 +167,17 @@ def measure(
     try:
         for row in track(table, "building"):
             row.start(common, folder)
-            row.steps(1, folder)  # warm-up
+            warm_up = row.steps(steps, folder)["seconds"]
+            row.count = max(steps, math.ceil(steps * _TURN_S / warm_up))
         for _ in track(range(turns), "measuring"):
-            for dtype, seen in rates.items():
-                seen.append(matmul_gflops(device, getattr(torch, dtype), width))
             for row in table:
-                row.turns.append(row.steps(steps, folder))
+                dtype = row.spec["dtype"]
+                rates[dtype].append(matmul_gflops(device, getattr(torch, dtype), width))
+                row.turns.append(row.steps(row.count, folder))
     finally:
         for row in table:
             row.stop()
-    peak = {dtype: statistics.median(seen) for dtype, seen in rates.items()}
+    peak = {dtype: statistics.fmean(seen) for dtype, seen in rates.items()}
     return [
         {**row.summary(peak, common["batch_size"]), "matmul_gflops": peak[row.spec["dtype"]]}
         for row in table
@@ -188,11 +191,10 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--turns", type=int, default=4)
-    parser.add_argument("--steps", type=int, help="a turn; default: 2, on a GPU 50")
     chosen = parser.parse_args()
     depth, width = SIZES[chosen.model]["num_hidden_layers"], SIZES[chosen.model]["hidden_size"]
     layer = depth // 2 + 1
-    steps = chosen.steps or (50 if chosen.device == "cuda" else 2)
+    steps = 20 if chosen.device == "cuda" else 1
     folder = Path(tempfile.mkdtemp(prefix="lpt-bench-"))
     started = time.perf_counter()
     try:
@@ -220,7 +222,6 @@ def main() -> None:
         "examples": _EXAMPLES,
         "lengths": _LENGTHS,
         "turns": chosen.turns,
-        "steps_a_turn": steps,
         "bf16_is_fast": _fast_half(chosen.device),
         "methods": methods,
         "growth": growth,
