@@ -27,6 +27,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from bench.clock import synchronize
 from bench.growth import measure_growth
 from bench.report import print_tables, save_plot
 from bench.synthetic import SIZES, save_model, save_task
@@ -60,10 +61,10 @@ class Row:
 
     def start(self, common: dict[str, Any], folder: Path) -> None:
         """Start the worker and wait until it is built."""
-        spec = json.dumps({**common, **self.spec})
+        self.spec = {**common, **self.spec}
         with (folder / "workers.log").open("a") as log:
             self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "bench.worker", spec],
+                [sys.executable, "-m", "bench.worker", json.dumps(self.spec)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -86,21 +87,27 @@ class Row:
             self.process.kill()
             self.process.wait()
 
-    def summary(self, peak: dict[str, float], batch_size: int) -> dict[str, Any]:
+    def summary(self, matmul: float, batch_size: int) -> dict[str, Any]:
         """Its figures, over all turns."""
-        rate = sum(t["flop"] for t in self.turns) / sum(t["seconds"] for t in self.turns)
-        # Batches of like length differ in size, and only a few are timed: what is timed is the
-        # rate, and what an example costs is counted over all batches of a pass.
-        seconds = self.ready["flop_an_example"] / rate
+        timed = sum(t["seconds"] for t in self.turns)
+        rate = sum(t["flop"] for t in self.turns) / timed
+        measured = sum(t["examples"] for t in self.turns) / timed
+        # On a CPU few steps can be timed, and batches of like length differ in size: the rate is
+        # timed, and what an example costs is counted over all batches of a pass. A GPU is timed
+        # over whole passes.
+        scaled = rate / self.ready["flop_an_example"]
+        speed = measured if self.spec["device"] == "cuda" else scaled
         return {
             "title": self.title,
             **self.spec,
             **self.ready,
             "turns": self.turns,
-            "seconds_per_step": seconds * batch_size,
-            "examples_per_second": 1 / seconds,
+            "seconds_per_step": batch_size / speed,
+            "examples_per_second": speed,
+            "examples_per_second_in_timed_steps": measured,
             "gflop_per_second": rate / 1e9,
-            "share_of_peak": rate / 1e9 / peak[self.spec["dtype"]],
+            "matmul_gflops": matmul,
+            "share_of_matmul": rate / 1e9 / matmul,
             "peak_mb": max(t["peak_mb"] for t in self.turns),
         }
 
@@ -129,6 +136,10 @@ def rows(layer: int, dtype: str, *, half: bool) -> list[Row]:
         Row("LPT, cached", {**late, **plain, "cache": True, "dtype": dtype}),
         Row("LPT, cached, like lengths", {**late, **best, "dtype": dtype}),
         Row(
+            "LPT, uncached, random, dropout in all",
+            {**late, **plain, "dropout": "all", "dtype": dtype},
+        ),
+        Row(
             "LPT, cached, like lengths, dropout",
             {**late, **best, "dropout": "above", "dtype": dtype},
         ),
@@ -143,17 +154,24 @@ def rows(layer: int, dtype: str, *, half: bool) -> list[Row]:
 
 
 def matmul_gflops(device: str, dtype: torch.dtype, width: int, seconds: float = 1.0) -> float:
-    """Sustained rate of the product that a layer is made of, (1024, D) x (D, 4D), in GFLOP/s."""
-    a = torch.randn(1024, width, device=device, dtype=dtype)
+    """Sustained rate of the product that a layer is made of, (1024, D) x (D, 4D), in GFLOP/s.
+
+    On a GPU of a larger one.
+    """
+    if device == "cuda":  # nothing smaller fills it
+        rows = width = 8192
+    else:
+        rows = 1024
+    a = torch.randn(rows, width, device=device, dtype=dtype)
     b = torch.randn(4 * width, width, device=device, dtype=dtype)
     torch.nn.functional.linear(a, b)
-    _synchronize(device)
+    synchronize(device)
     started, flop, spent = time.perf_counter(), 0.0, 0.0
     while spent < seconds:
-        for _ in range(100 if device == "cuda" else 5):
+        for _ in range(5):
             torch.nn.functional.linear(a, b)
-            flop += 2 * 1024 * 4 * width**2
-        _synchronize(device)
+            flop += 2 * rows * 4 * width**2
+        synchronize(device)
         spent = time.perf_counter() - started
     return flop / spent / 1e9
 
@@ -167,6 +185,7 @@ def measure(
     try:
         for row in track(table, "building"):
             row.start(common, folder)
+            row.steps(steps, folder)
             warm_up = row.steps(steps, folder)["seconds"]
             row.count = max(steps, math.ceil(steps * _TURN_S / warm_up))
         for _ in track(range(turns), "measuring"):
@@ -177,11 +196,8 @@ def measure(
     finally:
         for row in table:
             row.stop()
-    peak = {dtype: statistics.fmean(seen) for dtype, seen in rates.items()}
-    return [
-        {**row.summary(peak, common["batch_size"]), "matmul_gflops": peak[row.spec["dtype"]]}
-        for row in table
-    ]
+    matmul = {dtype: statistics.fmean(seen) for dtype, seen in rates.items()}
+    return [row.summary(matmul[row.spec["dtype"]], common["batch_size"]) for row in table]
 
 
 def main() -> None:
@@ -208,7 +224,8 @@ def main() -> None:
             "batch_size": 32,
         }
         dtype = "bfloat16" if chosen.device == "cuda" else "float32"
-        table = rows(layer, dtype, half=_fast_half(chosen.device))
+        half = _fast_half(chosen.device)
+        table = rows(layer, dtype, half=half)
         methods = measure(table, common, folder, chosen.turns, steps, width)
         growth = measure_growth(folder / "model", chosen.device, _LATE_PROMPT, _INPUT_PROMPT)
     finally:
@@ -222,7 +239,7 @@ def main() -> None:
         "examples": _EXAMPLES,
         "lengths": _LENGTHS,
         "turns": chosen.turns,
-        "bf16_is_fast": _fast_half(chosen.device),
+        "bf16_is_fast": half,
         "methods": methods,
         "growth": growth,
         "seconds": time.perf_counter() - started,
@@ -259,11 +276,6 @@ def _fast_half(device: str) -> bool:
     if device == "cuda":
         return True
     return matmul_gflops("cpu", torch.bfloat16, 512) > matmul_gflops("cpu", torch.float32, 512)
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

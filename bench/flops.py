@@ -42,8 +42,9 @@ class Shape:
         # Forward once; backward once for the activations and once for the weights that train.
         passes = 3 if method == "full" else 2
         if method != "prompt":
-            work = passes * self._layers(self.layers, rows, tokens, attention=1.5)
-            return work + passes * self._head(rows)
+            attention = 3 / passes
+            work = self._layers(self.layers, rows, tokens, attention=attention)
+            return passes * (work + self._head(rows))
         below = 0.0 if cached else self._layers(layer - 1, rows, tokens, attention=1.0)
         upper = self._layers(self.layers - layer + 1, rows, tokens + prompt, attention=1.5)
         # The last layer's feed-forward part sees the scored positions only.

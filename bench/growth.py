@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from rich.progress import track
-from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from lpt.models.families import get_family
+from bench.baselines import MaskModel
+from bench.clock import synchronize
 from lpt.models.generators import build_generator
 from lpt.models.late_prompt import Batch, LatePrompt, sequence_losses
 from lpt.models.split import SplitModel
-from lpt.models.views import head_view
 
 _ROWS = 8
 _TOKENS = 32
@@ -54,7 +52,7 @@ def measure_growth(
     layers = sorted({2, max(2, depth // 4), middle, max(2, 3 * depth // 4), depth})
     late = {layer: _late(model, layer, "npg", late_vectors).to(device) for layer in layers}
     at_input = _late(model, 1, "static", input_vectors).to(device)
-    lora = _lora(load())
+    lora = MaskModel(load(), lora=True).to(device).eval()
     steps: dict[tuple[str, Any], Callable[[], None]] = {}
     for layer in layers:
         steps["layer", layer] = _step(late[layer], _TOKENS, cached=True)
@@ -62,14 +60,14 @@ def measure_growth(
         steps["LPT, cached", tokens] = _step(late[middle], tokens, cached=True)
         steps["LPT, uncached", tokens] = _step(late[middle], tokens, cached=False)
         steps["prompt at the input", tokens] = _step(at_input, tokens, cached=False)
-        steps["LoRA", tokens] = lambda tokens=tokens: lora(_batch(device, tokens))  # type: ignore[misc]
+        steps["LoRA, r = 8", tokens] = _lora_step(lora, device, tokens)
     seen: dict[tuple[str, Any], list[float]] = {key: [] for key in steps}
     for _ in track(range(_REPEATS), "growth"):
         for key, step in steps.items():
-            _synchronize(device)
+            synchronize(device)
             started = time.perf_counter()
             step()
-            _synchronize(device)
+            synchronize(device)
             seen[key].append(time.perf_counter() - started)
     points = [(*key, statistics.median(times)) for key, times in seen.items()]
     return {
@@ -106,18 +104,12 @@ def _step(model: LatePrompt, tokens: int, *, cached: bool) -> Callable[[], None]
     return step
 
 
-def _lora(model: PreTrainedModel) -> Callable[[Batch], None]:
-    head = head_view(model, get_family(model.config.model_type))
-    model.requires_grad_(False)
-    base = get_peft_model(model.base_model, LoraConfig(r=8, target_modules=["query", "value"]))
-    base.eval()  # no dropout, as in the late prompts
+def _lora_step(model: MaskModel, device: str, tokens: int) -> Callable[[], None]:
+    batch = _batch(device, tokens)
 
-    def step(batch: Batch) -> None:
-        out = base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        scored = out.last_hidden_state[batch.rows, batch.positions]
-        logits: Tensor = head(inputs_embeds=scored[None]).logits[0]
-        nn.functional.cross_entropy(logits.float(), batch.targets).backward()
-        base.zero_grad(set_to_none=True)
+    def step() -> None:
+        model(batch).backward()
+        model.zero_grad(set_to_none=True)
 
     return step
 
@@ -138,8 +130,3 @@ def _batch(device: str, tokens: int) -> Batch:
         labels=torch.zeros_like(each),
         index=each,
     )
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

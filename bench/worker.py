@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -16,19 +15,19 @@ from typing import Any, TextIO
 import torch
 from hydra import compose, initialize_config_dir
 from lightning import Callback, LightningModule, Trainer, seed_everything
-from peft import LoraConfig, get_peft_model
-from torch import Tensor, nn
+from torch import Tensor
 
+from bench.baselines import MaskModel
+from bench.clock import synchronize
 from bench.flops import Shape
 from bench.synthetic import TEMPLATE
 from lpt.builders import build_data, build_model, build_module, keep_hidden
 from lpt.config import Config, register, to_config
 from lpt.data.batching import ShuffledBatches
 from lpt.data.datamodule import LatePromptData
+from lpt.memory import peak_memory_mb, reset_peak_memory
 from lpt.models.backbone import load_model
-from lpt.models.families import get_family
 from lpt.models.late_prompt import Batch
-from lpt.models.views import head_view
 from lpt.plan import Plan, prepare
 from lpt.training import build_trainer
 
@@ -49,7 +48,7 @@ class Pacer(Callback):
         self.spec = spec
         self.shape = shape
         self.answers = answers
-        self.steps = 0
+        self.steps = self.examples = 0
         self.flop = self.since = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,11 +65,19 @@ class Pacer(Callback):
     ) -> None:
         """Count; at the last of the steps answer and wait."""
         self.flop += _flop(self.spec, self.shape, *batch.attention_mask.shape)
+        self.examples += len(batch.labels)
         self.steps -= 1
         if self.steps == 0:
-            _synchronize()
+            synchronize(self.spec["device"])
+            device = trainer.strategy.root_device
             seconds = time.perf_counter() - self.since
-            _say(self.answers, seconds=seconds, flop=self.flop, peak_mb=_peak_mb())
+            _say(
+                self.answers,
+                seconds=seconds,
+                examples=self.examples,
+                flop=self.flop,
+                peak_mb=peak_memory_mb(device),
+            )
             self._wait()
 
     def _wait(self) -> None:
@@ -78,34 +85,25 @@ class Pacer(Callback):
         if not line:
             os._exit(0)  # there is nothing to be saved
         self.steps = int(line)
-        self.flop = 0.0
-        _synchronize()
+        self.flop, self.examples = 0.0, 0
+        synchronize(self.spec["device"])
         self.since = time.perf_counter()
 
 
 class Baseline(LightningModule):
-    """Full fine-tuning or LoRA on the same batches, with the head at the mask only."""
+    """Full fine-tuning or LoRA."""
 
-    def __init__(self, spec: dict[str, Any], plan: Plan, dtype: torch.dtype) -> None:
+    def __init__(self, model: MaskModel) -> None:
         super().__init__()
-        model = load_model(plan.backbone, dtype=dtype, attention=None)
-        self.base: nn.Module = model.base_model
-        self.head = head_view(model, get_family(model.config.model_type))
-        model.requires_grad_(spec["method"] == "full")
-        if spec["method"] == "lora":
-            lora = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"])
-            self.base = get_peft_model(self.base, lora)
+        self.model = model
 
     def on_fit_start(self) -> None:
         """Without dropout, as the other rows."""
         self.eval()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Cross-entropy of the label word at the mask."""
-        out = self.base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        scored = out.last_hidden_state[batch.rows, batch.positions]
-        logits = self.head(inputs_embeds=scored[None]).logits[0]
-        loss = nn.functional.cross_entropy(logits.float(), batch.targets)
+        """Loss of one batch."""
+        loss: Tensor = self.model(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
 
@@ -127,27 +125,14 @@ def main() -> None:
     pacer = Pacer(spec, shape, answers)
     if spec["method"] == "prompt":
         module, data, trainer, cached = _late_prompt(config, plan)
-        trainer.callbacks.append(pacer)  # type: ignore[attr-defined]
     else:
-        data, cached = build_data(config, plan), {"seconds": 0.0}
-        module = Baseline(spec, plan, getattr(torch, spec["dtype"]))
-        trainer = Trainer(
-            accelerator=config.strategy.accelerator,
-            devices=1,
-            precision="bf16-mixed" if spec["dtype"] == "bfloat16" else "32-true",
-            max_steps=_ENDLESS,
-            limit_val_batches=0,
-            use_distributed_sampler=False,
-            gradient_clip_val=1.0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            callbacks=[pacer],
-        )
+        module, data, trainer = _baseline(config, plan, spec)
+        cached = {"seconds": 0.0}
+    trainer.callbacks.append(pacer)  # type: ignore[attr-defined]
     work = _work_an_example(spec, shape, data)
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     _say(answers, cache_seconds=cached["seconds"], trainable=trainable, **work)
-    _reset_peak()
+    reset_peak_memory(trainer.strategy.root_device)  # without what loading took
     trainer.fit(module, datamodule=data)
 
 
@@ -176,8 +161,7 @@ def _config(spec: dict[str, Any]) -> Config:
                 f"cache.dir={spec['cache_dir']}",
                 f"trainer.max_steps={_ENDLESS}",
                 f"trainer.eval_every_steps={_ENDLESS}",
-                f"trainer.precision={'bf16-mixed' if spec['dtype'] == 'bfloat16' else '32-true'}",
-                f"trainer.compile={spec.get('compile', False)}",
+                "trainer.precision=32-true",
                 f"strategy.accelerator={'gpu' if spec['device'] == 'cuda' else 'cpu'}",
                 "logger=none",
             ],
@@ -193,6 +177,30 @@ def _late_prompt(
     trainer = build_trainer(config, Path(os.environ["LPT_CACHE"]), plan.backbone, model)
     cached = keep_hidden(config, plan, trainer, model, identity, data)
     return module, data, trainer, cached
+
+
+def _baseline(
+    config: Config, plan: Plan, spec: dict[str, Any]
+) -> tuple[LightningModule, LatePromptData, Trainer]:
+    # Full fine-tuning keeps float32 weights; what LoRA freezes is in the type of the row.
+    full = spec["method"] == "full"
+    mixed = full and spec["dtype"] == "bfloat16"
+    dtype = torch.float32 if full else getattr(torch, spec["dtype"])
+    model = MaskModel(load_model(plan.backbone, dtype=dtype, attention=None), lora=not full)
+    trainer = Trainer(
+        accelerator=config.strategy.accelerator,
+        devices=1,
+        precision="bf16-mixed" if mixed else "32-true",
+        max_steps=_ENDLESS,
+        limit_val_batches=0,
+        use_distributed_sampler=False,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    return Baseline(model), build_data(config, plan), trainer
 
 
 def _flop(spec: dict[str, Any], shape: Shape, rows: int, tokens: int) -> float:
@@ -215,29 +223,6 @@ def _work_an_example(spec: dict[str, Any], shape: Shape, data: LatePromptData) -
 
 def _say(answers: TextIO, **what: float) -> None:
     print(json.dumps(what), file=answers, flush=True)
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _reset_peak() -> None:
-    """Forget what loading took."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_mb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def keep_hidden(
         precision=config.trainer.precision,
         attention=str(split.config._attn_implementation),
         tokens="",
+        device=trainer.strategy.root_device.type,
         versions=f"torch {torch.__version__}, transformers {transformers.__version__}",
     )
     title = f"{plan.task.name}, {config.model.name}"
@@ -129,14 +130,18 @@ def keep_hidden(
 def at_hand(
     hidden: Mapping[str, Tensor], max_bytes: int, device: torch.device
 ) -> Mapping[str, Tensor]:
-    """Small hidden states in memory, on the GPU if training is there; large ones stay on disk."""
-    if sum(h.nbytes for h in hidden.values()) > max_bytes:
-        return hidden
-    try:
-        return {name: h.to(device, copy=True) for name, h in hidden.items()}
-    except torch.OutOfMemoryError:
-        logger.warning("The GPU has no room for the hidden states: they are sent batch by batch.")
-        return hidden
+    """Hidden states in memory, on the GPU if training is there, set by set as far as they fit."""
+    placed = dict(hidden)
+    for name in sorted(placed, key=lambda name: name != "train"):  # read in every epoch: first
+        if placed[name].nbytes > max_bytes:
+            continue
+        max_bytes -= placed[name].nbytes
+        try:
+            placed[name] = placed[name].to(device, copy=True)
+        except torch.OutOfMemoryError:
+            logger.warning("No room on the GPU for hidden states: they are sent batch by batch.")
+            break
+    return placed
 
 
 def build_module(config: Config, plan: Plan, model: LatePrompt) -> LatePromptModule:

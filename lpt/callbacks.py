@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lpt.memory import peak_memory_mb, reset_peak_memory
 from lpt.module import LatePromptModule
 
 logger = logging.getLogger(__name__)
@@ -96,19 +95,25 @@ class LearningWatch(Callback):
 
 
 class Meter(Callback):
-    """Seconds, examples and padding of the training itself, evaluation and cache building apart."""
+    """Seconds, examples, padding and peak memory of the training itself.
+
+    Evaluation and cache building do not count as its time; padding is that of this rank.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.examples = 0
-        self.tokens: Tensor | float = (
-            0.0  # real ones; a tensor, so that a GPU need not be waited for
-        )
         self.places = 0
+        # Soon a tensor: a GPU need not be waited for in each step.
+        self.tokens: Tensor | float = 0.0
+        self.device = torch.device("cpu")
+        self.peak_memory_mb = 0.0
         self._since: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
+        self.device = trainer.strategy.root_device
+        reset_peak_memory(self.device)
         self._start()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -123,6 +128,7 @@ class Meter(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
         self._stop()
+        self.peak_memory_mb = peak_memory_mb(self.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -147,18 +153,12 @@ class Meter(Callback):
 
     def _stop(self) -> None:
         if self._since is not None:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()  # only here: in every step it would slow the training
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(
+                    self.device
+                )  # only here: in every step it would slow the training
             self.seconds += time.perf_counter() - self._since
             self._since = None
-
-
-def peak_memory_mb() -> float:
-    """Largest memory of this process in MB: on the GPU if there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def best_checkpoint(folder: str, metric: str) -> ModelCheckpoint:

@@ -165,8 +165,8 @@ class CacheConfig:
     max_gb: float = _limited(20.0, gt=0.0)
     """Size of all entries in GB; the ones unused for longest are removed first."""
     memory_gb: float = _limited(2.0, ge=0.0)
-    """Hidden states of a run up to this size in all are held in memory, on the GPU if there is one;
-    larger ones are read from disk as batches need them."""
+    """Hidden states up to this size are held in memory, on the GPU if there is one, train first;
+    what is larger is read from disk as batches need it."""
     layers: list[int] = field(default_factory=list)
     """Layers besides prompt.layer whose entries are made in the same pass, for a layer sweep."""
     free_below: bool = True

@@ -18,11 +18,12 @@ from rich.console import Console
 
 from lpt.artifact import BackboneIdentity, PromptDescription, save_adapter
 from lpt.builders import build_data, build_model, build_module, keep_hidden
-from lpt.callbacks import DevHistory, Meter, peak_memory_mb
+from lpt.callbacks import DevHistory, Meter
 from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
 from lpt.data.tasks import UNKNOWN
 from lpt.errors import ConfigError, HubError
+from lpt.memory import peak_memory_mb
 from lpt.metrics import Predictions
 from lpt.module import LatePromptModule
 from lpt.plan import Plan, check_machine, prepare
@@ -108,6 +109,7 @@ def fit_and_score(
     """Zero-shot scores, training, one scoring of test with the best checkpoint."""
     started = time.perf_counter()
     zero_shot = _zero_shot(plan, trainer, module, data)
+    before = peak_memory_mb(trainer.strategy.root_device)
     trainer.fit(module, datamodule=data)
     checkpoint = trainer.checkpoint_callback
     best_path = getattr(checkpoint, "best_model_path", None)
@@ -156,7 +158,7 @@ def fit_and_score(
             "padding_share": meter.padding_share,
             "total_seconds": time.perf_counter() - started,
         },
-        "peak_memory_mb": peak_memory_mb(),
+        "peak_memory_mb": {"before_training": before, "training": meter.peak_memory_mb},
         "environment": environment(),
     }
 

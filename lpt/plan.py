@@ -93,13 +93,14 @@ def check_machine(config: Config) -> None:
             f"up to {have} GPUs on this machine",
             "fewer devices, or strategy.accelerator=cpu",
         )
-    compiler = os.environ.get("CXX", "g++")
     on_cpu = strategy.accelerator == "cpu" or not have
-    if config.trainer.compile and on_cpu and shutil.which(compiler) is None:
+    named = os.environ.get("CXX" if on_cpu else "CC")
+    compilers = [named] if named else ["g++", "clang++"] if on_cpu else ["gcc", "clang", "cc"]
+    if config.trainer.compile and not any(map(shutil.which, compilers)):
         problems.add(
             "trainer.compile",
-            f"true, but there is no C++ compiler ({compiler})",
-            "false, or a compiler: torch.compile needs one on a CPU",
+            f"true, but there is no compiler ({' or '.join(compilers)})",
+            "false, or a compiler: torch.compile needs one",
         )
     problems.raise_if_any()
 

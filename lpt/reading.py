@@ -49,13 +49,18 @@ class State(NamedTuple):
 class Reader(LightningModule):
     """Computes and stores the hidden states that the cache does not have yet.
 
+    The first rank decides what is kept and what is missing; all ranks read.
+
     Args:
         split: The model whose lower layers read.
         packed: The tokens of each set.
         batch_size: Rows a batch.
         cache: Where the entries are.
-        recipes: What each of the states depends on.
+        recipes: What each of the states depends on, the most wanted first.
         title: What they are, for people.
+
+    Attributes:
+        skipped: Why entries are not kept, by their key.
     """
 
     def __init__(
@@ -75,39 +80,73 @@ class Reader(LightningModule):
         self.locks = ExitStack()
         self.recipes = recipes
         self.title = title
+        self.skipped: dict[str, str] = {}
         self.unfinished: dict[State, Path] = {}
         self.targets: dict[State, Tensor] = {}
 
     def read(self, trainer: Trainer) -> dict[State, Tensor]:
-        """Every one of the states, (tokens, D) each, from the cache or computed now."""
+        """Those of the states that could be kept, (tokens, D) each."""
+        found: dict[State, Tensor] = {}
         with self.locks:
             try:
                 trainer.predict(self, return_predictions=False)
             finally:
                 if trainer.is_global_zero:
-                    for path in self.unfinished.values():
-                        self.cache.discard(path)
-        found = {state: self.cache.get(recipe) for state, recipe in self.recipes.items()}
-        return {state: hidden for state, hidden in found.items() if hidden is not None}
+                    self._discard()
+            for state, recipe in self.recipes.items():
+                hidden = None
+                if recipe.key() not in self.skipped:
+                    hidden = self.cache.get(recipe, verify=False)
+                # Another process may have needed the room: no rank goes on with what others lack.
+                all_have_it = trainer.strategy.reduce_boolean_decision(hidden is not None)
+                if hidden is not None and all_have_it:
+                    found[state] = hidden
+        return found
 
     def setup(self, stage: str) -> None:
         """Agree between the ranks on what is missing; the first one makes room for it."""
         if self.trainer.is_global_zero:
-            # Sets with the same tokens share an entry.
-            once = {recipe.key(): (state, recipe) for state, recipe in self.recipes.items()}
-            missing = []
-            for _, (state, recipe) in sorted(once.items()):
-                self.locks.enter_context(self.cache.lock(recipe))
-                if self.cache.get(recipe) is None:
-                    missing.append(state)
-            # Only now, so that what is there already counts as used and makes room for nothing.
-            for state in missing:
-                self.unfinished[state] = self.cache.begin(self._shape(state), self.split.dtype)
-        self.unfinished = self.trainer.strategy.broadcast(self.unfinished)
+            try:
+                self._make_room()
+            except OSError as error:  # raised, it would leave the other ranks waiting
+                self.skipped |= {recipe.key(): str(error) for recipe in self.recipes.values()}
+                self._discard()
+        agreed = self.trainer.strategy.broadcast((self.unfinished, self.skipped))
+        self.unfinished, self.skipped = agreed
         self.targets = {
             state: self.cache.fill(path, self._shape(state), self.split.dtype)
             for state, path in self.unfinished.items()
         }
+
+    def _discard(self) -> None:
+        for path in self.unfinished.values():
+            self.cache.discard(path)
+        self.unfinished = {}
+
+    def _make_room(self) -> None:
+        claimed = 0
+        kept: dict[str, State] = {}  # sets with the same tokens share an entry
+        for state, recipe in self.recipes.items():
+            key, shape = recipe.key(), self._shape(state)
+            if key in kept or key in self.skipped:
+                continue
+            size = shape[0] * shape[1] * self.split.dtype.itemsize
+            shortage = self.cache.shortage(claimed + size)
+            if shortage is None:
+                claimed += size
+                kept[key] = state
+            else:
+                self.skipped[key] = shortage
+        missing = []
+        for _, state in sorted(kept.items()):  # in one order everywhere: no deadlock
+            recipe = self.recipes[state]
+            self.locks.enter_context(self.cache.lock(recipe))
+            if self.cache.get(recipe) is None:
+                missing.append(state)
+        # Only now, so that what is there already counts as used and makes room for nothing.
+        for state in missing:
+            begun = self.cache.begin(self.recipes[state], self._shape(state), self.split.dtype)
+            self.unfinished[state] = begun
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         """Rows of each set that lacks something, batches of like length, each in one rank."""
@@ -143,7 +182,10 @@ class Reader(LightningModule):
         if self.trainer.is_global_zero:
             for state, path in self.unfinished.items():
                 recipe, shape = self.recipes[state], self._shape(state)
-                self.cache.finish(path, recipe, self.title(state), shape, self.split.dtype)
+                try:
+                    self.cache.finish(path, recipe, self.title(state), shape, self.split.dtype)
+                except OSError as error:
+                    logger.warning("Hidden states could not be kept: %s", error)
         self.trainer.strategy.barrier()
 
     def _sets(self) -> list[str]:
@@ -190,36 +232,27 @@ def read_ahead(
     Returns:
         Why the lower stack is still needed; None if all that it would read is known.
     """
-    recipes: dict[State, Recipe] = {}
-    claimed = 0
-    reasons: list[str] = []
     digests = {name: packed.digest() for name, packed in data.packed.items()}
-    for layer in dict.fromkeys((split.layer, *layers)):
-        for name, packed in data.packed.items():
-            size = packed.tokens * split.hidden_size * split.dtype.itemsize
-            shortage = cache.shortage(claimed + size)
-            if shortage is None:
-                claimed += size
-                state = State(name, layer)
-                recipes[state] = replace(recipe, layer=layer, tokens=digests[name])
-            elif layer == split.layer:
-                reasons.append(f"{name}: {shortage}")
-            else:
-                logger.warning("Layer %d, %s is not kept: %s", layer, name, shortage)
-    try:
-        reader = Reader(
-            split,
-            data.packed,
-            data.eval_batch_size,
-            cache,
-            recipes,
-            lambda state: f"{title} in front of layer {state.layer}, {state.set}",
-        )
-        found = reader.read(trainer)
-    except OSError as error:
-        reasons.append(str(error))
-        found, recipes = {}, {}
-    wanted = [state for state in recipes if state.layer == split.layer]
-    data.use_hidden({state.set: found[state] for state in wanted if state in found})
-    reasons += [f"{state.set}: the entry is gone again" for state in wanted if state not in found]
-    return "; ".join(reasons) or None
+    recipes = {
+        State(name, layer): replace(recipe, layer=layer, tokens=digest)
+        for layer in dict.fromkeys((split.layer, *layers))
+        for name, digest in digests.items()
+    }
+    reader = Reader(
+        split,
+        data.packed,
+        data.eval_batch_size,
+        cache,
+        recipes,
+        lambda state: f"{title} in front of layer {state.layer}, {state.set}",
+    )
+    found = reader.read(trainer)
+    data.use_hidden({s.set: hidden for s, hidden in found.items() if s.layer == split.layer})
+    reasons: list[str] = []
+    for state in recipes.keys() - found.keys():
+        reason = reader.skipped.get(recipes[state].key(), "the entry is gone again")
+        if state.layer == split.layer:
+            reasons.append(f"{state.set}: {reason}")
+        else:
+            logger.warning("Layer %d, %s is not kept: %s", state.layer, state.set, reason)
+    return "; ".join(sorted(reasons)) or None

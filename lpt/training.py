@@ -66,7 +66,7 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
         LearningWatch(),
         Meter(),
         *([LearningRateMonitor("step")] if config.logger != LoggerConfig() else []),
-        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 20),
+        TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 50),
     ]
     if config.trainer.patience is not None:
         callbacks.append(

@@ -68,6 +68,8 @@ def reason_not_to_cache(config: Config, layer: int | None) -> str | None:
     """Why the hidden states in front of the prompt cannot or need not be kept; None if they can."""
     if config.model.dropout == "all":
         return "model.dropout=all changes them in every step"
+    if config.strategy.name == "fsdp":
+        return "strategy=fsdp spreads the layers that would read over the devices"
     if layer == 1:
         return "at prompt.layer=1 there is nothing below the prompt but the embeddings"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -23,20 +24,21 @@ from lpt.cache import main
 from lpt.config import Config
 from lpt.data.batching import Collator
 from lpt.data.datamodule import LatePromptData
-from lpt.data.hidden_cache import HiddenCache, Recipe
+from lpt.data.hidden_cache import Entry, HiddenCache, Recipe
 from lpt.data.packing import PackedTokens
 from lpt.data.templates import Encoded
+from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.models.families import FAMILIES
 from lpt.models.generators import build_generator
-from lpt.models.late_prompt import LabelScorer, LatePrompt
+from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
 from lpt.plan import prepare
 from lpt.reading import TextCollator, read_ahead
 from tests.conftest import MakeConfig
 from tests.tiny import tiny_model
 
-RECIPE = Recipe("weights", 3, "float32", "32-true", "sdpa", "tokens", "torch 1")
+RECIPE = Recipe("weights", 3, "float32", "32-true", "sdpa", "tokens", "cpu", "torch 1")
 SHAPE = (4, 6)
 MASKED = Encoded([[5, 6, 7, 8], [5, 9], [5, 6, 7, 8, 9, 10]], mask_at=[2, 1, 4])
 CAUSAL = Encoded(
@@ -47,7 +49,7 @@ CAUSAL = Encoded(
 
 def filled(cache: HiddenCache, recipe: Recipe = RECIPE, value: float = 1.0) -> Tensor:
     """Build an entry of that value."""
-    unfinished = cache.begin(SHAPE, torch.float32)
+    unfinished = cache.begin(recipe, SHAPE, torch.float32)
     matrix = cache.fill(unfinished, SHAPE, torch.float32)
     matrix.fill_(value)
     cache.finish(unfinished, recipe, "test", SHAPE, torch.float32)
@@ -84,8 +86,9 @@ def test_rows_to_read_hold_every_token_once(encoded: Encoded) -> None:
     assert torch.equal(batch.input_ids[batch.attention_mask.bool()].int(), packed.ids[kept])
 
 
+@pytest.mark.parametrize("over", ["label_words", "vocabulary"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_cached_training_is_uncached_training(family: str, tmp_path: Path) -> None:
+def test_cached_training_is_uncached_training(family: str, over: str) -> None:
     """The same batches, 50 steps, without dropout: the same losses to 1e-5."""
     kind = FAMILIES[family].kind
     encoded = MASKED if kind == "masked" else CAUSAL
@@ -101,14 +104,16 @@ def test_cached_training_is_uncached_training(family: str, tmp_path: Path) -> No
         torch.manual_seed(3)
         generator = build_generator("appg", hidden_size=32, length=3, bottleneck=6)
         model = LatePrompt(split, generator, frozen_dropout="none").train()
-        collate = Collator(packed, [0, 1, 1], [0, 1, 2], [7, 8], score_all=True, hidden=hidden)
+        score_all = over == "label_words"
+        collate = Collator(packed, [0, 1, 1], [0, 1, 2], [7, 8], score_all=score_all, hidden=hidden)
         scorer = LabelScorer(kind, [7, 8])
         optimizer = torch.optim.AdamW(generator.parameters(), lr=1e-2)
         curve = []
         for _ in range(50):
             batch = collate([0, 1, 2])
             assert (batch.hidden is None) == (hidden is None)
-            loss = scorer.loss(model(batch, words_only=scorer.words_only), batch, "label_words")
+            words_only = scorer.words_only and over == "label_words"
+            loss = scorer.loss(model(batch, words_only=words_only), batch, over)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -170,7 +175,7 @@ def test_generators_seeds_and_lengths_share_an_entry(
 def test_what_an_entry_depends_on() -> None:
     changes = {
         "weights": "other", "layer": 4, "dtype": "bfloat16", "precision": "bf16-mixed",
-        "attention": "eager", "tokens": "other", "versions": "torch 2",
+        "attention": "eager", "tokens": "other", "device": "cuda", "versions": "torch 2",
     }  # fmt: skip
     keys = {replace(RECIPE, **{name: value}).key() for name, value in changes.items()}
     assert len(keys | {RECIPE.key()}) == 1 + len(changes)
@@ -214,11 +219,81 @@ def test_damage_is_found_and_never_read(
     assert cache.get(RECIPE) is None
     if damage != "json":
         assert "built anew" in caplog.text
-    if not folder.exists():
-        filled(cache, value=2.0)
-        rebuilt = cache.get(RECIPE)
-        assert rebuilt is not None
-        assert (rebuilt == 2.0).all()
+    assert not folder.exists()
+    filled(cache, value=2.0)
+    rebuilt = cache.get(RECIPE)
+    assert rebuilt is not None
+    assert (rebuilt == 2.0).all()
+
+
+def test_an_entry_that_vanishes_while_it_is_opened_is_not_there(
+    cache: HiddenCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process needs the room just then."""
+    filled(cache)
+
+    def evict(self: Entry, **_: bool) -> None:
+        shutil.rmtree(self.path)
+
+    monkeypatch.setattr(Entry, "problem", evict)
+    assert cache.get(RECIPE) is None
+
+
+def test_entries_of_another_version_are_rebuilt_and_make_room_first(cache: HiddenCache) -> None:
+    filled(cache)
+    other = replace(RECIPE, layer=9)
+    filled(cache, other)
+    file = cache.folder / RECIPE.key() / "entry.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 0}))
+    assert [entry.path.name for entry in cache.entries()] == [other.key()]
+    cache.max_bytes = 2 * 4 * SHAPE[0] * SHAPE[1]
+    cache.make_room(1)
+    assert [path.name for path in cache.folder.glob("[!.]*")] == [other.key()]
+    filled(cache)
+    assert cache.get(RECIPE) is not None
+
+
+def test_what_a_killed_build_left_is_swept_and_a_living_one_is_not(cache: HiddenCache) -> None:
+    dead, alive = replace(RECIPE, layer=7), replace(RECIPE, layer=8)
+    left = cache.begin(dead, SHAPE, torch.float32)
+    with cache.lock(alive):
+        building = cache.begin(alive, SHAPE, torch.float32)
+        assert not left.exists()
+        filled(cache)
+        assert building.exists()
+    filled(cache, replace(RECIPE, layer=6))
+    assert not building.exists()
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_a_full_disk_leaves_nothing(
+    toy: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+) -> None:
+    """The second of the files finds no room."""
+    allocate, calls = os.posix_fallocate, []
+
+    def full(*arguments: int) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(*arguments)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    config = toy("masked", f"cache={mode}", f"cache.dir={tmp_path / 'cache'}")
+    if mode == "on":
+        with pytest.raises(ConfigError, match="No space left"):
+            run(config)
+    else:
+        metrics = run(config)
+        assert metrics is not None
+        assert metrics["cache"]["sets"] == []
+        assert "No space left" in metrics["cache"]["why_not"]
+        assert "No space left" in caplog.text
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
 def test_an_interrupted_build_leaves_nothing(
@@ -316,7 +391,7 @@ def test_one_builds_the_other_waits(
 
 def test_clear_removes_everything(cache: HiddenCache) -> None:
     filled(cache)
-    cache.begin(SHAPE, torch.float32)
+    cache.begin(RECIPE, SHAPE, torch.float32)
     assert cache.clear() == 2
     assert not cache.entries()
     shutil.rmtree(cache.folder)
@@ -349,7 +424,7 @@ def test_an_entry_that_vanishes_costs_only_time(
     get = HiddenCache.get
     opened: list[str] = []
 
-    def forgetful(self: HiddenCache, recipe: Recipe) -> Tensor | None:
+    def forgetful(self: HiddenCache, recipe: Recipe, **_: bool) -> Tensor | None:
         opened.append(recipe.key())
         return get(self, recipe) if opened.count(recipe.key()) < 2 else None
 
@@ -419,14 +494,16 @@ def test_small_states_are_held_in_memory_and_large_ones_stay_on_disk(
         assert (hidden.data_ptr() != on_disk[name].data_ptr()) == copied
 
 
-def test_what_is_held_in_memory_is_counted_over_all_sets() -> None:
-    hidden = {"train": torch.ones(3, 4), "dev": torch.ones(2, 4)}
-    cpu = torch.device("cpu")
-    assert at_hand(hidden, 79, cpu) is hidden
-    copies = at_hand(hidden, 80, cpu)
-    for name, tensor in hidden.items():
-        assert torch.equal(copies[name], tensor)
-        assert copies[name].data_ptr() != tensor.data_ptr()
+@pytest.mark.parametrize(
+    ("max_bytes", "held"),
+    [(31, ""), (32, "dev"), (47, "dev"), (48, "train"), (80, "dev train"), (400, "dev train")],
+)
+def test_what_fits_is_held_in_memory_train_first(max_bytes: int, held: str) -> None:
+    hidden = {"dev": torch.ones(2, 4), "test": torch.ones(200, 4), "train": torch.ones(3, 4)}
+    placed = at_hand(hidden, max_bytes, torch.device("cpu"))
+    copied = [name for name in hidden if placed[name].data_ptr() != hidden[name].data_ptr()]
+    assert copied == held.split()
+    assert all(torch.equal(placed[name], hidden[name]) for name in hidden)
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
@@ -463,6 +540,12 @@ def test_a_run_fills_in_what_is_looked_up_on_the_device(
     toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through Lightning's own hook, in every stage; the lower stack is gone by then."""
+    call = Collator.__call__
+
+    def send_places(self: Collator, examples: list[int]) -> Batch:
+        self.hidden, self.places = None, True
+        return call(self, examples)
+
     settings = ("cache=on", f"cache.dir={tmp_path / 'cache'}", "overwrite=true")
     results = []
     for _ in range(2):
@@ -470,7 +553,7 @@ def test_a_run_fills_in_what_is_looked_up_on_the_device(
         assert metrics is not None
         adapter = load_file(tmp_path / "run" / "adapter" / "adapter.safetensors")
         results.append((metrics["zero_shot"], metrics["test"], metrics["dev_history"], adapter))
-        monkeypatch.setattr(Collator, "_hidden", lambda _, rows: (None, rows.places))
+        monkeypatch.setattr(Collator, "__call__", send_places)
     (*scores, adapter), (*scores_again, adapter_again) = results
     assert scores_again == scores
     for name, tensor in adapter.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -310,3 +312,24 @@ def test_recomputing_changes_no_gradient(family: str, frozen_dropout: str) -> No
         gradients[recompute] = [p.grad for p in generator.parameters() if p.grad is not None]
     torch.testing.assert_close(gradients[True], gradients[False])
     assert saved[True] < 0.7 * saved[False]
+
+
+@families
+def test_what_is_below_is_freed_with_its_embeddings(family: str) -> None:
+    """Where the head is not tied to them."""
+    model = tiny_model(family, tie_word_embeddings=False)
+    words = model.get_input_embeddings()
+    layers = list(model.base_model.get_submodule(FAMILIES[family].layers).children())
+    below = [weakref.ref(p) for layer in layers[:2] for p in layer.parameters()]
+    above = [weakref.ref(p) for layer in layers[2:] for p in layer.parameters()]
+    if FAMILIES[family].tied_head is None:
+        below.append(weakref.ref(words.weight))
+    split = SplitModel(model, 3)
+    ids, mask = text(split.config.pad_token_id, padded=True)
+    hidden = split.read(ids, mask)
+    split.free_below()
+    del model, words, layers
+    gc.collect()
+    assert not any(reference() is not None for reference in below)
+    assert all(reference() is not None for reference in above)
+    split.logits(split.answer(hidden, mask, None))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from transformers.models.bert.modeling_bert import BertLayer
@@ -33,8 +34,9 @@ def test_fsdp_shards_by_layer(checkpoints: dict[str, Path]) -> None:
         assert ignored == {id(parameter) for parameter in model.trainable().values()}
 
 
+@pytest.mark.parametrize("budget", [1, 1e-6], ids=["cached", "no room"])
 def test_two_processes_score_every_example_once(
-    checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
+    checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path, budget: float
 ) -> None:
     """The test set has 24 examples; limited to 23, so that they do not divide."""
     runs = {}
@@ -48,14 +50,15 @@ def test_two_processes_score_every_example_once(
             "model.dropout=none", "prompt.dropout=0", "trainer.max_steps=4",
             "trainer.eval_every_steps=2", "strategy.accelerator=cpu", f"strategy={name}",
             f"strategy.devices={devices}", f"run_dir={run_dir}", f"cache.dir={run_dir}-cache",
+            f"cache.max_gb={budget}",
         ]  # fmt: skip
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         runs[name] = json.loads((run_dir / "metrics.json").read_text())
         lines = (run_dir / "predictions.tsv").read_text().splitlines()[1:]
         assert len({line.split("\t")[0] for line in lines}) == len(lines) == 23
+        assert len(runs[name]["cache"]["sets"]) == (3 if budget == 1 else 0)
     for part in ("test", "dev", "zero_shot", "majority", "selection"):
         assert runs["ddp"][part] == runs["single"][part]
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "single", "ddp", "single-cache", "ddp-cache",
-    }  # fmt: skip
+    left = {"single", "ddp"} | ({"single-cache", "ddp-cache"} if budget == 1 else set())
+    assert {path.name for path in tmp_path.iterdir()} == left

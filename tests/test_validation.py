@@ -306,7 +306,7 @@ def test_compiling_without_a_compiler_is_refused(
         monkeypatch.delenv("CXX", raising=False)
     else:
         monkeypatch.setenv("CXX", compiler)
-    there = {"g++"}
+    there = {"clang++"}
     monkeypatch.setattr(shutil, "which", lambda name: name if name in there else None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     check_machine(configured())

@@ -133,8 +133,8 @@ class Collator:
         word_ids: Token of each label's word (the target at the mask of a masked model).
         score_all: Causal models: every label part; False: only the right label's.
         hidden: Hidden states of all tokens, (tokens, D), in the order of `packed`; None: the model
-            reads the text itself. If they are on another device, the batch says where to find them
-            (`Batch.places`).
+            reads the text itself, or finds them by `places`.
+        places: Whether the batch says where its hidden states are (`Batch.places`).
     """
 
     def __init__(
@@ -146,6 +146,7 @@ class Collator:
         *,
         score_all: bool,
         hidden: Tensor | None = None,
+        places: bool = False,
     ) -> None:
         self.packed = packed
         self.labels = torch.tensor(labels)
@@ -153,6 +154,7 @@ class Collator:
         self.word_ids = torch.tensor(word_ids)
         self.score_all = score_all
         self.hidden = hidden
+        self.places = places
 
     def __call__(self, examples: Sequence[int]) -> Batch:
         """Tensors for those examples, on the CPU."""
@@ -160,7 +162,6 @@ class Collator:
         labels = self.labels[chosen]
         one_part = self.packed.parts > 0 and not self.score_all
         rows = self.packed.rows(chosen, labels if one_part else None)
-        hidden, places = self._hidden(rows)
         scored = self._parts(chosen, rows) if self.packed.parts else self._mask(chosen, rows)
         return Batch(
             input_ids=rows.ids,
@@ -168,8 +169,8 @@ class Collator:
             labels=labels,
             index=self.index[chosen],
             **scored,
-            hidden=hidden,
-            places=places,
+            hidden=None if self.hidden is None else self.hidden[rows.places],
+            places=rows.places if self.places else None,
         )
 
     def _mask(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:
@@ -204,11 +205,3 @@ class Collator:
             "sequences": row * self.packed.parts + branch - 1 if self.score_all else row,
             "branches": Branches(rows.branch, rows.positions) if self.score_all else None,
         }
-
-    def _hidden(self, rows: Rows) -> tuple[Tensor | None, Tensor | None]:
-        """Known hidden states of the rows, or where they are on another device."""
-        if self.hidden is None:
-            return None, None
-        if self.hidden.device.type == "cpu":
-            return self.hidden[rows.places], None
-        return None, rows.places

@@ -111,7 +111,8 @@ class LatePromptData(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints: how far a resumed run is in the training order."""
         assert self.trainer is not None
-        return {"batches_given": self.trainer.fit_loop.epoch_loop.batch_progress.total.completed}
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return {"batches_given": total.processed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint, before the loaders are made."""
@@ -132,13 +133,17 @@ class LatePromptData(LightningDataModule):
         return self._loader(name, part, batches, True)
 
     def _loader(self, name: str, part: Examples, batches: Any, score_all: bool) -> DataLoader[Any]:
+        hidden = self.hidden.get(name)
+        # What is on a GPU must not be touched by workers, and need not be sent.
+        elsewhere = hidden is not None and hidden.device.type != "cpu"
         collator = Collator(
             self.packed[name],
             part.labels,
             part.index,
             self.word_ids,
             score_all=score_all,
-            hidden=self.hidden.get(name),
+            hidden=None if elsewhere else hidden,
+            places=elsewhere,
         )
         return DataLoader(
             range(len(part)),  # type: ignore[arg-type]  # a range indexes like a data set
@@ -146,8 +151,12 @@ class LatePromptData(LightningDataModule):
             collate_fn=collator,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
         )
+
+    def _on_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -17,15 +17,15 @@ import logging
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import xxhash
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ _ENTRY = "entry.json"
 _UNFINISHED = ".unfinished-"
 _CHUNK_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 30  # left free on the disk
-_ABANDONED_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Recipe:
         precision: Lightning's arithmetic.
         attention: Attention implementation in use.
         tokens: SHA-256 of the token ids.
+        device: Kind of device.
         versions: Versions of the libraries that compute.
     """
 
@@ -59,6 +59,7 @@ class Recipe:
     precision: str
     attention: str
     tokens: str
+    device: str
     versions: str
 
     def key(self) -> str:
@@ -94,12 +95,12 @@ class Entry:
         """Bytes of the hidden states."""
         return self.shape[0] * self.shape[1] * getattr(torch, self.dtype).itemsize
 
-    def problem(self) -> str | None:
-        """Why it cannot be used; None for a sound entry."""
+    def problem(self, *, verify: bool = True) -> str | None:
+        """Why it cannot be used; None for a sound entry. Without `verify` the size must do."""
         file = self.path / _HIDDEN
         if not file.is_file() or file.stat().st_size != self.size:
             return "its size is wrong"
-        if _checksum(file) != self.checksum:
+        if verify and _checksum(file) != self.checksum:
             return "its checksum is wrong"
         return None
 
@@ -126,27 +127,38 @@ class HiddenCache:
 
     def entries(self) -> list[Entry]:
         """Finished entries of this format, the last used first."""
-        found = [self._describe(path) for path in self.folder.glob("[!.]*") if path.is_dir()]
+        found = map(self._describe, self._finished())
         return sorted(filter(None, found), key=lambda entry: -entry.used)
 
-    def get(self, recipe: Recipe) -> Tensor | None:
-        """The hidden states of a recipe; None if there are none or they are damaged."""
+    def get(self, recipe: Recipe, *, verify: bool = True) -> Tensor | None:
+        """The hidden states of a recipe; None if there are none or they are damaged.
+
+        Args:
+            recipe: What they depend on.
+            verify: Whether to read the whole entry for its checksum; False: it was just done.
+        """
         path = self.folder / recipe.key()
-        entry = self._describe(path)
-        if entry is None:
+        try:
+            entry = self._describe(path)
+            if entry is None:
+                shutil.rmtree(path, ignore_errors=True)  # nothing there, or nothing of use
+                return None
+            problem = entry.problem(verify=verify)
+            if entry.recipe != asdict(recipe):
+                problem = "it is foreign"
+            if problem:
+                logger.warning("Hidden states in %s are built anew: %s.", path, problem)
+                shutil.rmtree(path, ignore_errors=True)
+                return None
+            os.utime(path / _ENTRY)
+            return entry.load()
+        except FileNotFoundError:  # another process needed the room
             return None
-        problem = entry.problem() or (None if entry.recipe == asdict(recipe) else "it is foreign")
-        if problem:
-            logger.warning("Hidden states in %s are built anew: %s.", path, problem)
-            shutil.rmtree(path, ignore_errors=True)
-            return None
-        os.utime(path / _ENTRY)
-        return entry.load()
 
     def lock(self, recipe: Recipe) -> FileLock:
         """Held by the process that builds an entry; others wait for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / f".{recipe.key()}.lock")
+        return self._lock(recipe.key())
 
     def shortage(self, size: int) -> str | None:
         """Why an entry of that many bytes does not fit; None if it does."""
@@ -161,13 +173,17 @@ class HiddenCache:
         return None
 
     def make_room(self, size: int) -> None:
-        """Evict entries, the longest unused first, until that many bytes fit."""
-        entries = self.entries()
-        while entries and self._too_full(entries, size):
-            shutil.rmtree(entries.pop().path, ignore_errors=True)
+        """Evict entries until that many bytes fit: what cannot be read, then the longest unused."""
+        used = {entry.path: entry.used for entry in self.entries()}
+        for path in sorted(self._finished(), key=lambda path: used.get(path, 0.0)):
+            if not self._too_full(size):
+                break
+            shutil.rmtree(path, ignore_errors=True)
 
-    def begin(self, shape: tuple[int, int], dtype: torch.dtype) -> Path:
+    def begin(self, recipe: Recipe, shape: tuple[int, int], dtype: torch.dtype) -> Path:
         """Make an unfinished entry with room for that matrix, to be filled through `fill`.
+
+        The caller holds the recipe's lock, by which others know that the builder is alive.
 
         Raises:
             OSError: The disk is full or cannot be written to.
@@ -176,10 +192,15 @@ class HiddenCache:
         size = shape[0] * shape[1] * dtype.itemsize
         self._sweep()
         self.make_room(size)
-        unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))
-        with (unfinished / _HIDDEN).open("wb") as file:
-            # Without the blocks set aside, a full disk would kill the process that fills them.
-            os.posix_fallocate(file.fileno(), 0, size)
+        prefix = f"{_UNFINISHED}{recipe.key()}-"
+        unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=self.folder))
+        try:
+            with (unfinished / _HIDDEN).open("wb") as file:
+                # Without the blocks set aside, a full disk would kill the process that fills them.
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            self.discard(unfinished)
+            raise
         return unfinished
 
     @staticmethod
@@ -221,16 +242,18 @@ class HiddenCache:
             shutil.rmtree(path, ignore_errors=True)
         return len(paths)
 
-    def _sweep(self) -> None:
-        """Remove what builds that were killed left behind long ago."""
-        for path in self.folder.glob(f"{_UNFINISHED}*"):
-            if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(path, ignore_errors=True)
+    def _lock(self, key: str) -> FileLock:
+        return FileLock(self.folder / f".{key}.lock")
 
-    def _unfinished_bytes(self) -> int:
-        """Size of what is being built, here or by others."""
-        files = self.folder.glob(f"{_UNFINISHED}*/{_HIDDEN}")
-        return sum(file.stat().st_size for file in files if file.exists())
+    def _finished(self) -> list[Path]:
+        return [path for path in self.folder.glob("[!.]*") if path.is_dir()]
+
+    def _sweep(self) -> None:
+        """Remove what builds that were killed left behind: nobody holds their lock."""
+        for path in self.folder.glob(f"{_UNFINISHED}*"):
+            key = path.name.removeprefix(_UNFINISHED).partition("-")[0]
+            with suppress(Timeout), self._lock(key).acquire(timeout=0):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _describe(self, path: Path) -> Entry | None:
         try:
@@ -244,13 +267,21 @@ class HiddenCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _too_full(self, entries: Sequence[Entry], size: int) -> bool:
-        held = sum(entry.size for entry in entries) + self._unfinished_bytes()
+    def _too_full(self, size: int) -> bool:
+        # All that is there, also what other processes are building.
+        held = sum(_size(file) for file in self.folder.glob(f"*/{_HIDDEN}"))
         free = shutil.disk_usage(self.folder).free
         return held + size > self.max_bytes or size + _SPARE_BYTES > free
 
     def _gb(self) -> float:
         return self.max_bytes / 1e9
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # finished or evicted meanwhile
+        return 0
 
 
 def _checksum(file: Path) -> str:

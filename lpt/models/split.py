@@ -108,7 +108,8 @@ class SplitModel(nn.Module):
         """
         assert self.below is not None
         with torch.no_grad():
-            return self._run(self.below, attention_mask, branches, input_ids=input_ids)
+            hidden = self._run(self.below, attention_mask, branches, input_ids=input_ids)
+        return hidden.to(self.dtype)  # autocast leaves some layers' output in float32
 
     @torch.no_grad()
     def read_layers(
@@ -140,7 +141,7 @@ class SplitModel(nn.Module):
         finally:
             for handle in hooks:
                 handle.remove()
-        return found
+        return {layer: hidden.to(self.dtype) for layer, hidden in found.items()}
 
     def answer(
         self,

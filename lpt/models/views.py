@@ -49,7 +49,7 @@ class _Given(nn.Module):
 
     def __init__(self, embeddings: nn.Module | None) -> None:
         super().__init__()
-        self.embeddings = embeddings  # where DeBERTa's head looks up the tied word embeddings
+        self.embeddings = embeddings  # where a tied head looks up the word embeddings
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
@@ -82,6 +82,7 @@ class Scored:
 
     Attributes:
         at: (U,) distinct places of tokens in a flattened (B, S); None: all are wanted.
+        shape: (B, S), noted on the way in and needed on the way out.
     """
 
     def __init__(self) -> None:
@@ -145,6 +146,7 @@ def upper_view(
     layers = [*(map(Recomputed, inner) if recompute else inner), _for_scored(last, family, scored)]
     replaced: dict[str, nn.Module | None] = {
         family.layers: nn.ModuleList(layers),
+        **_without_words(base, family),
         **{name: PassThrough() for name in family.embeddings if _has(base, name)},
         **{name: NoPositions() for name in family.positions},
     }
@@ -158,7 +160,7 @@ def head_view(
 ) -> nn.Module:
     """The language-model head; with `word_ids`, only the rows of those words."""
     path = f"{model.base_model_prefix}.{family.stack}".rstrip(".")
-    embeddings: Any = model.get_submodule(path)._modules.get("embeddings")
+    embeddings: Any = model.get_submodule(path).embeddings if family.tied_head else None
     if word_ids is None:
         return _view(model, {path: _Given(embeddings)})
     rows = list(word_ids)
@@ -182,11 +184,21 @@ def _for_scored(layer: nn.Module, family: Family, scored: Scored) -> nn.Module:
     first, last = family.feed_forward[0], family.feed_forward[-1]
     parts: dict[str, nn.Module] = {first: _FirstOfScored(layer.get_submodule(first), scored)}
     parts[last] = _LastOfScored(parts.get(last, layer.get_submodule(last)), scored)
-    return _view(layer, parts)
+    view = _view(layer, parts)
+    if hasattr(view, "chunk_size_feed_forward"):
+        view.chunk_size_feed_forward = 0  # chunks would move the places of the scored tokens
+    return view
 
 
 def _rows(parameter: Tensor, rows: list[int]) -> nn.Parameter:
     return nn.Parameter(parameter.detach()[rows].clone(), requires_grad=False)
+
+
+def _without_words(base: PreTrainedModel, family: Family) -> dict[str, nn.Module | None]:
+    """Hidden states come in: the word embeddings are not needed, and can be freed with `below`."""
+    words, gone = base.get_input_embeddings(), tuple(f"{path}." for path in family.embeddings)
+    names = (name for name, module in base.named_modules() if module is words)
+    return {name: None for name in names if not name.startswith(gone)}
 
 
 def _stack_of_none(base: PreTrainedModel) -> list[nn.Module]:
