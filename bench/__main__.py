@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--model", choices=SIZES, default="roberta-base")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
-    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=3)
     chosen = parser.parse_args()
     depth, width = SIZES[chosen.model]["num_hidden_layers"], SIZES[chosen.model]["hidden_size"]
     layer = depth // 2 + 1
