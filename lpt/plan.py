@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from lpt.errors import Problems
 from lpt.models.backbone import Backbone, find_backbone, whereabouts
 from lpt.models.verbalizer import word_ids
 from lpt.validation import check_layer, validate
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,11 @@ def check_machine(config: Config) -> None:
             "false, or a compiler: torch.compile needs one",
         )
     problems.raise_if_any()
+    bf16 = config.model.dtype == "bfloat16" or config.trainer.precision == "bf16-mixed"
+    if bf16 and on_cpu and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2"):
+        logger.warning(
+            "This processor has no bf16 arithmetic: bf16 will be many times slower than float32."
+        )
 
 
 def _build_task(config: Config, backbone: Backbone | None) -> Task:

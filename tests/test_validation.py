@@ -318,6 +318,22 @@ def test_compiling_without_a_compiler_is_refused(
     assert [problem.where for problem in caught.value.problems] == ["trainer.compile"]
 
 
+@pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
+@pytest.mark.parametrize("setting", ["model.dtype=bfloat16", "trainer.precision=bf16-mixed"])
+def test_bf16_on_a_processor_without_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capability: str,
+    warned: bool,
+    setting: str,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    check_machine(configured("strategy.accelerator=cpu"))
+    assert not caplog.text
+    check_machine(configured("strategy.accelerator=cpu", setting))
+    assert ("no bf16 arithmetic" in caplog.text) == warned
+
+
 def test_template_for_the_other_kind_of_model(bert: Path) -> None:
     with pytest.raises(ConfigError, match="only <mask> for a masked model"):
         prepare(local(bert, 'task.template="{text} It was {word} ."'))
