@@ -54,6 +54,8 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, rows: Sequence[Mapping[str, str]], batch_size: int = 32) -> list[Prediction]:
         """Predictions of rows that have the template's columns, in their order."""
+        if not rows:
+            return []
         columns = {name: [row[name] for row in rows] for name in self.encoder.template.columns}
         encoded = self.encoder.encode(columns)
         unknown = [UNKNOWN] * len(rows)

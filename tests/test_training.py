@@ -310,7 +310,9 @@ def test_predictor_says_what_the_run_said(
 ) -> None:
     run(toy(model, "data.eval_batch_size=5"))
     rows = [line.split("\t") for line in (toy_data / "test.tsv").read_text().splitlines()]
-    predictions = Predictor(tmp_path / "run" / "adapter")([{"text": text} for _, text in rows])
+    predict = Predictor(tmp_path / "run" / "adapter")
+    assert predict([]) == []
+    predictions = predict([{"text": text} for _, text in rows])
     lines = (tmp_path / "run" / "predictions.tsv").read_text().splitlines()[1:]
     assert [p.label for p in predictions] == [line.split("\t")[1] for line in lines]
     assert all(max(p.scores, key=p.scores.__getitem__) == p.label for p in predictions)

@@ -122,7 +122,10 @@ class SplitModel(nn.Module):
         """Hidden states in front of each of several layers, in one pass; else as `read`."""
         assert self._base is not None
         [base] = self._base
-        view = lower_view(base, self.family, max(layers))
+        view = self.below
+        if max(layers) != self.layer:
+            view = lower_view(base, self.family, max(layers))
+        assert view is not None
         found: dict[int, Tensor] = {}
 
         def keep(layer: int) -> Any:
