@@ -93,8 +93,8 @@ class Row:
         rate = sum(t["flop"] for t in self.turns) / timed
         measured = sum(t["examples"] for t in self.turns) / timed
         # On a CPU few steps can be timed, and batches of like length differ in size: the rate is
-        # timed, and what an example costs is counted over all batches of a pass. A GPU is timed
-        # over whole passes.
+        # timed, and what an example costs is counted over all batches of a pass. On a GPU there are
+        # hundreds of steps in a turn, and time does not follow the operations.
         scaled = rate / self.ready["flop_an_example"]
         speed = measured if self.spec["device"] == "cuda" else scaled
         return {

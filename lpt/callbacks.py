@@ -154,9 +154,8 @@ class Meter(Callback):
     def _stop(self) -> None:
         if self._since is not None:
             if self.device.type == "cuda":
-                torch.cuda.synchronize(
-                    self.device
-                )  # only here: in every step it would slow the training
+                # Only here: in every step it would slow the training.
+                torch.cuda.synchronize(self.device)
             self.seconds += time.perf_counter() - self._since
             self._since = None
 

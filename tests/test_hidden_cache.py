@@ -35,7 +35,8 @@ from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
 from lpt.plan import prepare
 from lpt.reading import TextCollator, read_ahead
-from tests.conftest import MakeConfig
+from lpt.validation import reason_not_to_cache
+from tests.conftest import Compose, MakeConfig
 from tests.tiny import tiny_model
 
 RECIPE = Recipe("weights", 3, "float32", "32-true", "sdpa", "tokens", "cpu", "torch 1")
@@ -558,3 +559,9 @@ def test_a_run_fills_in_what_is_looked_up_on_the_device(
     assert scores_again == scores
     for name, tensor in adapter.items():
         assert torch.equal(adapter_again[name], tensor)
+
+
+def test_nothing_is_cached_where_the_reading_layers_are_sharded(composed: Compose) -> None:
+    config = composed("strategy=fsdp", "strategy.accelerator=gpu")
+    assert "fsdp" in (reason_not_to_cache(config, 3) or "")
+    assert reason_not_to_cache(composed(), 3) is None

@@ -13,7 +13,7 @@ from lpt.data.templates import Encoder
 from lpt.errors import ConfigError
 from tests.conftest import CONF, Compose
 from tests.shared import DATA_DIR
-from tests.tokenizers import causal, wordpiece
+from tests.tokenizers import causal, longest, wordpiece
 
 
 def task(**changes: Any) -> Task:
@@ -185,7 +185,7 @@ def check_encodes(used: Task, examples: Examples) -> None:
     some = examples.limited(10, 13)
     encoded = encoder.encode(some.columns)
     assert len(encoded) == len(some)
-    assert all(4 < encoded.length(i) <= 512 for i in range(len(some)))
+    assert all(4 < longest(encoded, i) <= 512 for i in range(len(some)))
 
 
 def data_folder(name: str) -> Path | None:

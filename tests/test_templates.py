@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lpt.data.templates import Encoded, Encoder, Template
 from lpt.errors import ConfigError
-from tests.tokenizers import WORDS, byte_bpe, causal, roberta_like, wordpiece
+from tests.tokenizers import WORDS, byte_bpe, causal, longest, roberta_like, wordpiece
 
 Kind = Literal["masked", "causal"]
 PAIR: dict[str, str] = {
@@ -131,7 +131,7 @@ def test_tokens_of_the_rendered_text(
         if kind == "causal":
             expected = [[tokenizer.bos_token_id, *x, tokenizer.eos_token_id] for x in expected]
         assert sequences(encoded, i) == expected
-        assert encoded.length(i) == max(map(len, expected))
+        assert longest(encoded, i) == max(map(len, expected))
     assert len(encoded) == 2
     assert encoded.truncated == 0
 
@@ -236,7 +236,8 @@ def test_template_alone_too_long(make: Callable[[], PreTrainedTokenizerFast], ki
     assert problem.where == "data.max_length"
     assert problem.given.startswith("4, but the template alone takes ")
     enough = int(problem.allowed.removeprefix("at least "))
-    assert encoder(make(), kind, enough).encode({"a": ["x"], "b": [""]}).length(0) <= enough
+    encoded = encoder(make(), kind, enough).encode({"a": ["x"], "b": [""]})
+    assert longest(encoded, 0) <= enough
     with pytest.raises(ConfigError):
         encoder(make(), kind, enough - 2)
 
@@ -250,12 +251,12 @@ def test_truncation_fits_and_leaves_short_rows_alone(
     texts = {"a": random_texts(5, 60), "b": random_texts(6, 60)}
     whole = encoder(tokenizer, kind, 5000).encode(texts)
     cut = encoder(tokenizer, kind, max_length).encode(texts)
-    long = [i for i in range(60) if whole.length(i) > max_length]
+    long = [i for i in range(60) if longest(whole, i) > max_length]
     assert 0 < len(long) < 60
     assert (whole.truncated, cut.truncated) == (0, len(long))
     for i in range(60):
         if i in long:
-            assert cut.length(i) <= max_length
+            assert longest(cut, i) <= max_length
         else:
             assert sequences(cut, i) == sequences(whole, i)
 
@@ -281,7 +282,7 @@ def test_truncation_shortens_the_longer_field(
         return encoder(tokenizer, kind, limit, text).encode(columns)
 
     cut = encode(max_length, a, b)
-    excess = encode(500, a, b).length(0) - max_length
+    excess = longest(encode(500, a, b), 0) - max_length
     assert cut.truncated == (excess > 0)
     left = a + b - max(excess, 0)
     splits = [(i, left - i) for i in range(left + 1) if i <= a and left - i <= b]

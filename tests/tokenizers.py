@@ -13,6 +13,8 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from lpt.data.templates import Encoded
+
 SENTENCES = (
     "a good film with a great cast and a terrible plot",
     "the food was great and the room was bad",
@@ -75,3 +77,9 @@ def roberta_like() -> PreTrainedTokenizerFast:
 def causal() -> PreTrainedTokenizerFast:
     """A causal model's byte-level BPE with start and end tokens."""
     return byte_bpe(bos_token="<s>", eos_token="</s>")
+
+
+def longest(encoded: Encoded, i: int) -> int:
+    """Tokens of the longest sequence of example i."""
+    endings = encoded.endings[i] if encoded.endings else [[]]
+    return len(encoded.context[i]) + max(map(len, endings))

@@ -107,17 +107,13 @@ class ShuffledBatches(Sampler[list[int]]):
 def eval_batches(
     lengths: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[int]]:
-    """Evaluation batches of like length, shared between the ranks."""
+    """Evaluation batches of like length, shared between the ranks.
+
+    Each rank gets equally many: where they do not divide, some are repeated. Whoever gathers the
+    results counts a row once.
+    """
     order = np.argsort(lengths, kind="stable").tolist()
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-    return share(batches, rank, world_size)
-
-
-def share(batches: list[list[int]], rank: int, world_size: int) -> list[list[int]]:
-    """A rank's batches, equally many for each: where they do not divide, some are repeated.
-
-    Whoever gathers the results counts a row once.
-    """
     count = -(-len(batches) // world_size)
     mine = batches[rank::world_size]
     return mine + batches[: count - len(mine)]

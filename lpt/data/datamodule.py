@@ -151,8 +151,7 @@ class LatePromptData(LightningDataModule):
             collate_fn=collator,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None
-            and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self._on_gpu(),
         )
 
     def _on_gpu(self) -> bool:

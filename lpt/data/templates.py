@@ -108,11 +108,6 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.context)
 
-    def length(self, i: int) -> int:
-        """Tokens of the longest sequence of example i."""
-        longest = max((len(e) for e in self.endings[i]), default=0) if self.endings else 0
-        return len(self.context[i]) + longest
-
 
 class Encoder:
     """Renders and tokenizes rows.
