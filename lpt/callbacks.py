@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterable
@@ -16,15 +17,27 @@ from torch import Tensor
 from lpt.errors import RunError
 from lpt.memory import peak_memory_mb, reset_peak_memory
 from lpt.module import LatePromptModule
+from lpt.results import write_atomically
 
 logger = logging.getLogger(__name__)
 
 
 class DevHistory(Callback):
-    """Every dev evaluation, as {"step": optimizer steps, metric: value, ...} in `history`."""
+    """Every dev evaluation, as {"step": optimizer steps, metric: value, ...} in `history`.
 
-    def __init__(self) -> None:
+    Args:
+        file: Is told how far the run is, for those who watch.
+        metric: By which the run is selected.
+    """
+
+    def __init__(self, file: Path, metric: str) -> None:
         self.history: list[dict[str, float]] = []
+        self.file = file
+        self.metric = metric
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell where the training begins."""
+        self._tell(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metrics of a dev evaluation."""
@@ -37,6 +50,13 @@ class DevHistory(Callback):
         }
         self.history.append({"step": trainer.global_step, **metrics})
         logger.debug("step %d: dev %s", trainer.global_step, metrics)
+        self._tell(trainer)
+
+    def _tell(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            steps = int(trainer.estimated_stepping_batches)
+            known = {"metric": self.metric, "steps": steps, "dev_history": self.history}
+            write_atomically(self.file, json.dumps(known) + "\n")
 
     def best(self, metric: str) -> dict[str, float]:
         """The evaluation with the highest value of that metric; the first one of equals."""

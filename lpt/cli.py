@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
-from lpt.config import Config, register, to_config
-from lpt.errors import ConfigError, Problems, RunError, fail
-from lpt.overrides import check_overrides
+from lpt.config import register, typed
+from lpt.errors import PREEMPTED, USAGE_ERROR, ConfigError, RunError
+from lpt.overrides import ALL, LAYER, check_overrides
 
-USAGE_ERROR = 2
+PARENT = "LPT_SWEEP_PROCESS"  # id of the process that watches over a job of a sweep
+_PR_SET_PDEATHSIG = 1
+_ALL_LAYERS = {f"{LAYER}={ALL}": f"{LAYER}=choice({ALL})"}
 
 
 def start(conf: Path) -> None:
@@ -25,7 +30,11 @@ def start(conf: Path) -> None:
 
     Exits with status 2 after printing every problem.
     """
+    if PARENT in os.environ:
+        _end_with(int(os.environ.pop(PARENT)))
     register()
+    # What Hydra takes for several values, because it stands for them.
+    sys.argv[1:] = [_ALL_LAYERS.get(argument, argument) for argument in sys.argv[1:]]
     try:
         check_overrides(sys.argv[1:], conf)
     except ConfigError as error:
@@ -35,48 +44,50 @@ def start(conf: Path) -> None:
 def run_composed(composed: DictConfig) -> None:
     """Run what Hydra composed; on a problem, print it and exit with status 2.
 
-    In a multirun the error is raised instead, so that Hydra goes on with the next job.
+    As a job of a multirun, which one of Hydra's launchers has brought here, wherever that is, start
+    a process for it.
     """
-    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        from lpt.sweep.job import run_job
+
+        cwd = Path(hydra.runtime.cwd)
+        run_job(cwd / composed.run_dir, cwd=cwd)
+        return
     try:
         config = typed(composed)
-        if multirun and config.strategy.devices > 1:
-            raise fail(
-                "strategy.devices",
-                f"{config.strategy.devices} in a multirun",
-                "1: every child process would run the whole multirun again",
-                "start the jobs one by one",
-            )
         from lpt.experiment import run  # slow to import: a wrong command line fails before
 
         _quiet_libraries()
         run(config)
     except ConfigError as error:
-        if multirun:
-            raise
         _exit_with(error)
     except RunError as error:
-        if multirun:
-            raise
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from error
 
 
-def typed(composed: DictConfig) -> Config:
-    """What Hydra composed as dataclasses.
-
-    Raises:
-        ConfigError: A value is missing or cannot be resolved.
-    """
-    problems = Problems()
-    for key in sorted(OmegaConf.missing_keys(composed)):
-        problems.add(key, "no value", "see lpt/config.py", f"give one: {key}=...")
-    problems.raise_if_any()
+def run_swept(
+    composed: DictConfig,
+    arguments: Sequence[str],
+    launch: Callable[[Sequence[Sequence[str]]], None],
+) -> NoReturn:
+    """Run a sweep, and exit with its status; see lpt.sweep.sweep.run_sweep."""
     try:
-        return to_config(composed)
-    except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", None) or "configuration")
-        raise fail(key, str(error).splitlines()[0], "a value that can be resolved") from error
+        from lpt.sweep.sweep import run_sweep
+
+        _quiet_libraries()
+        raise SystemExit(run_sweep(composed, arguments, launch))
+    except ConfigError as error:
+        _exit_with(error)
+
+
+def _end_with(parent: int) -> None:
+    """Have this process asked to end (SIGTERM) when the one that watches over it is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it is gone already
+        raise SystemExit(PREEMPTED)
 
 
 def _exit_with(error: ConfigError) -> NoReturn:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lpt.data.config import DataConfig, TaskConfig
+from lpt.errors import Problems, fail
 from lpt.limits import limited
 
 PACKAGE_DIR = Path(__file__).resolve().parent
+CONF_DIR = PACKAGE_DIR.parent / "conf"
 
 
 @dataclass
@@ -172,6 +176,32 @@ class LoggerConfig:
 
 
 @dataclass
+class SweepConfig:
+    """A multirun: `python sweep.py sweep=layers`, or `python train.py -m key=a,b`."""
+
+    name: str = "grid"
+    """Name of the sweep, for its folder and report."""
+    fixed: dict[str, Any] = field(default_factory=dict)
+    """Key or group -> value, for all jobs; the command line wins."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Key or group -> its values: a list, or text as on the command line (`2,5,9`, `range(2,24)`,
+    `all` layers); the command line wins."""
+    trials: int | None = limited(None, ge=1)
+    """Search the space with so many trials of Optuna; null: try every combination."""
+    prune: bool = True
+    """In a search, end runs early whose dev scores are below the median of the others'."""
+    jobs: int | None = limited(None, ge=1)
+    """Jobs at a time on this machine; null: one for each GPU (or group of strategy.devices), one on
+    the CPU."""
+    retry: bool = True
+    """When the sweep is started again, run the jobs again that failed."""
+    dir: str | None = None
+    """Folder of the sweep; null: one under runs/, the same for the same command."""
+    report: bool = True
+    """Write report/index.html at the end."""
+
+
+@dataclass
 class Config:
     """A whole run."""
 
@@ -184,6 +214,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     loss: str | None = limited(None, choices=("vocabulary", "label_words"))
     """Cross-entropy over the whole vocabulary (as the reference) or over the label words only;
     null: vocabulary, but label_words for a number, whose target is a share of two words."""
@@ -208,6 +239,25 @@ def register() -> None:
     OmegaConf.register_new_resolver(
         "lpt.package", lambda relative: str(PACKAGE_DIR / relative), replace=True
     )
+
+
+def typed(composed: DictConfig) -> Config:
+    """What Hydra composed as dataclasses.
+
+    Raises:
+        ConfigError: A value is missing or cannot be resolved.
+    """
+    problems = Problems()
+    for key in sorted(OmegaConf.missing_keys(composed)):
+        problems.add(
+            key, "no value", "see lpt/config.py and lpt/data/config.py", f"give one: {key}=..."
+        )
+    problems.raise_if_any()
+    try:
+        return to_config(composed)
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "configuration")
+        raise fail(key, str(error).splitlines()[0], "a value that can be resolved") from error
 
 
 def to_config(composed: DictConfig) -> Config:

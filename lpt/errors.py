@@ -7,6 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+# Exit statuses.
+USAGE_ERROR = 2
+PREEMPTED = 75  # interrupted by a signal, to be started again (EX_TEMPFAIL)
+
 _SHOWN_ROWS = 5
 
 

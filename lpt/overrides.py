@@ -29,10 +29,7 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
         ConfigError: An unknown choice or key, or a value of the wrong type.
     """
     problems = Problems()
-    groups = {
-        d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in conf.iterdir() if d.is_dir()
-    }
-    keys = schema_keys(Config)
+    groups, keys = config_groups(conf), schema_keys(Config)
     for argument in _without_flags(arguments):
         try:
             override = OverridesParser.create().parse_override(argument)
@@ -47,6 +44,11 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
         else:
             _check_key(name, override, keys, list(groups), problems)
     problems.raise_if_any()
+
+
+def config_groups(conf: Path) -> dict[str, list[str]]:
+    """The groups in a folder of configurations and their choices."""
+    return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in conf.iterdir() if d.is_dir()}
 
 
 def _without_flags(arguments: Sequence[str]) -> Iterator[str]:
@@ -65,6 +67,7 @@ _FLAGS_WITH_VALUE = (
 )
 # Groups whose choices combine; of any other, one is chosen.
 _SEVERAL = ("logger",)
+LAYER, ALL = "prompt.layer", "all"
 _QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
 
 
@@ -106,11 +109,13 @@ def _check_key(
     inside_mapping = parent != name and typing.get_origin(keys.get(parent)) is dict
     if name not in keys and not inside_mapping:
         hint = did_you_mean(name, [*keys, *groups]) or did_you_mean(name.split(".")[-1], groups)
-        problems.add(name, "no such key", "the keys of lpt/config.py", hint)
+        problems.add(name, "no such key", "the keys of lpt/config.py and lpt/data/config.py", hint)
         return
     if override.is_delete() or inside_mapping:
         return
     for value in _values(override):
+        if name == LAYER and value == ALL and override.is_sweep_override():
+            continue  # a sweep puts the model's layers here
         try:
             OmegaConf.update(OmegaConf.structured(Config), name, value)
         except OmegaConfBaseException as error:

@@ -21,6 +21,7 @@ from lpt.metrics import Answers
 
 FINISHED = "metrics.json"
 CONFIG = "config.yaml"
+PROGRESS = "progress.json"
 _LIBRARIES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "hydra-core")
 
 

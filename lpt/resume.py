@@ -27,16 +27,18 @@ from omegaconf import OmegaConf
 
 from lpt.config import Config
 from lpt.data.splits import SPLIT
-from lpt.errors import Problems, fail
+from lpt.errors import PREEMPTED, Problems, fail
 from lpt.results import CONFIG, FINISHED
 
 logger = logging.getLogger(__name__)
-PREEMPTED = 75  # exit status: interrupted by a signal, to be started again (EX_TEMPFAIL)
 CHECKPOINTS = "checkpoints"
 _LAST, _BEST = "last.ckpt", "best.ckpt"
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # What may be set otherwise without changing what comes out.
-_FREE = ("run_dir", "resume", "overwrite", "dry_run", "logger", "cache", "data.num_workers")
+_FREE = (
+    *("run_dir", "resume", "overwrite", "dry_run", "logger", "cache", "sweep"),
+    "data.num_workers",
+)
 _FREE_PATHS = ("data.path", "data.root", "data.verify")  # the data themselves are compared
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config import Config
 from lpt.errors import fail
-from lpt.results import CONFIG, FINISHED
+from lpt.results import CONFIG, FINISHED, PROGRESS
 
 # Set by the first process; the others run the same command and share its folder.
 _ENVIRONMENT = "LPT_RUN_DIR"
@@ -22,6 +22,7 @@ _LEFT_BEHIND = (
     FINISHED,
     "predictions*.tsv",
     CONFIG,
+    PROGRESS,
     "log.txt",
     "adapter",
     "checkpoints",

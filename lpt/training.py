@@ -17,6 +17,7 @@ from lpt.callbacks import Checkpoint, DevHistory, FiniteLoss, LearningWatch, Met
 from lpt.config import Config, LoggerConfig, TrainerConfig
 from lpt.models.backbone import Backbone
 from lpt.models.late_prompt import LatePrompt
+from lpt.results import PROGRESS
 from lpt.resume import CHECKPOINTS, Preemption, RandomState
 from lpt.tracking import build_loggers
 
@@ -80,7 +81,7 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
         Checkpoint(str(run_dir / CHECKPOINTS), "best", f"dev/{metric}"),
         Checkpoint(str(run_dir / CHECKPOINTS), "last"),
         RandomState(),
-        DevHistory(),
+        DevHistory(run_dir / PROGRESS, metric),
         FiniteLoss(),
         LearningWatch(),
         Meter(),

@@ -22,10 +22,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lpt.config import PACKAGE_DIR, Config
+from lpt.config import CONF_DIR, Config
 from lpt.errors import ConfigError, Problems, fail
 
-CONF = PACKAGE_DIR.parent / "conf"
 _NOT_ALL = ("custom", "reviews")  # no task of the literature
 
 
@@ -152,14 +151,13 @@ def compose_all(overrides: Sequence[str]) -> list[Config]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    from lpt.cli import typed
-    from lpt.config import register
+    from lpt.config import register, typed
     from lpt.overrides import check_overrides
 
     register()
-    names = sorted(f.stem for f in (CONF / "task").glob("*.yaml") if f.stem not in _NOT_ALL)
+    names = sorted(f.stem for f in (CONF_DIR / "task").glob("*.yaml") if f.stem not in _NOT_ALL)
     given = [f"task={','.join(names)}" if o == "task=all" else o for o in overrides]
-    check_overrides(given, CONF)
+    check_overrides(given, CONF_DIR)
     choices = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
         if o.is_sweep_override()
@@ -167,7 +165,7 @@ def compose_all(overrides: Sequence[str]) -> list[Config]:
         for o in OverridesParser.create().parse_overrides(list(given))
     ]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return [
                 typed(compose("train", overrides=list(combination)))
                 for combination in itertools.product(*choices)

@@ -1,0 +1,1 @@
+"""Multiruns that finish, resume, and end in one record and one report."""

@@ -1,0 +1,240 @@
+"""A sweep: plan its jobs, run those that have not ended, write the record and the report."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from lpt.config import SweepConfig
+from lpt.errors import PREEMPTED, Problems
+from lpt.report import write_report
+from lpt.sweep.board import Board, Seen
+from lpt.sweep.folder import JOBS, REPORT, claimed, sweep_folder
+from lpt.sweep.job import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    JOB,
+    PRUNED,
+    RUNNING,
+    WAITING,
+    Job,
+    ask_to_prune,
+)
+from lpt.sweep.plan import Composer, Point, check_points, layers_to_fill
+from lpt.sweep.pool import places, visible_gpus
+from lpt.sweep.record import CSV, write_record
+from lpt.sweep.search import Search, check_search
+from lpt.sweep.space import quoted, read_space
+
+CTRL_C = 130
+Launch = Callable[[Sequence[Sequence[str]]], None]
+
+
+def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int:
+    """Run a sweep to its end, or to where it is stopped.
+
+    Args:
+        base: What Hydra composed without the values that vary.
+        arguments: Overrides of the command line.
+        launch: Has Hydra's launcher run jobs, given as their overrides.
+
+    Returns:
+        0 if all jobs have finished, 1 if one failed, 130 after Ctrl-C, 75 after another signal.
+
+    Raises:
+        ConfigError: Something is wrong with the space or with a job; nothing was started.
+    """
+    config, console = OmegaConf.to_object(base.sweep), Console()
+    assert isinstance(config, SweepConfig)
+    _check_own(base)
+    space = read_space(arguments, config.fixed, config.space, search=config.trials is not None)
+    composer = Composer(space)
+    if config.trials is not None:
+        check_search(space)
+    points = list(composer.grid() if config.trials is None else composer.corners())
+    check_points(points, _tracked(console))
+    folder = sweep_folder(config, space, points)
+    if base.dry_run:
+        _show(points, folder, console)
+        return 0
+    with claimed(folder, config, space, overwrite=base.overwrite):
+        sweep = Sweep(config, folder, launch, console)
+        try:
+            with _signals():
+                if config.trials is None:
+                    sweep.grid(points)
+                else:
+                    sweep.search(composer, config.trials)
+        except KeyboardInterrupt as stop:
+            sweep.leave(report=False)
+            console.print("Stopped; the same command goes on from here.")
+            return int(stop.args[0]) if stop.args else CTRL_C
+        return sweep.leave(report=True)
+
+
+def _tracked(console: Console) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    if not console.is_terminal:
+        return iter
+    return lambda parts: track(parts, "checking", console=console, transient=True)
+
+
+def _check_own(base: DictConfig) -> None:
+    """What a single run is given means nothing to a sweep."""
+    problems = Problems()
+    if base.run_dir is not None:
+        problems.add("run_dir", f"{base.run_dir} for a sweep", "null", "sweep.dir=FOLDER")
+    if base.resume not in (None, "auto"):
+        given = f"{base.resume} for a sweep"
+        problems.add("resume", given, "null: a sweep goes on by itself", "leave it out")
+    problems.raise_if_any()
+
+
+def _show(points: Sequence[Point], folder: Path, console: Console) -> None:
+    table = Table()
+    for key in points[0].settings:
+        table.add_column(key)
+    for point in points:
+        table.add_row(*point.settings.values())
+    console.print(table)
+    console.print(f"{len(points)} jobs checked, nothing started; they would run in {folder}")
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Have SIGTERM and SIGUSR1 stop a sweep as Ctrl-C does."""
+
+    def stop(_: int, __: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt(PREEMPTED)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Sweep:
+    """The jobs of a sweep in their folders.
+
+    Attributes:
+        config: How they are run.
+        folder: Of the sweep.
+        launch: Has jobs run, given as their overrides.
+        console: Where it is told how they stand.
+    """
+
+    config: SweepConfig
+    folder: Path
+    launch: Launch
+    console: Console
+
+    def grid(self, points: Sequence[Point]) -> None:
+        """Run every point that has not ended."""
+        pending = [point for point in points if self._to_do(point)]
+        if len(pending) < len(points):
+            ended = len(points) - len(pending)
+            self.console.print(f"{ended} of {len(points)} jobs have ended before.")
+        board = Board(self.config.name, self.console, len(points))
+        board.folders = [self._home(point) for point in points]
+        with board.shown():
+            self._run(pending)
+
+    def search(self, composer: Composer, trials: int) -> None:
+        """Ask for as many trials as run at a time, run them, tell how they ended, and so on."""
+        search = Search(composer, self.folder, prune=self.config.prune)
+        board = Board(self.config.name, self.console, trials)
+        self._tell(search)  # what ended just before an earlier start was stopped
+        with board.shown(lambda seen: _prune(search, seen)):
+            while batch := self._next_trials(search, composer, trials):
+                board.folders = self._folders() + [self._home(p) for p in batch]
+                self._run(batch)
+                self._tell(search)
+
+    def leave(self, *, report: bool) -> int:
+        """Write the record and the report; returns the exit status."""
+        jobs = [job for job in map(Job.read, self._folders()) if job is not None]
+        for job in jobs:
+            if job.state == RUNNING:  # whoever watched it was stopped first
+                job.state = INTERRUPTED
+                job.write()
+        write_record(self.folder, jobs)
+        counts = Counter(job.state for job in jobs)
+        told = ", ".join(f"{count} {state}" for state, count in counts.items())
+        self.console.print(f"{told}; the record is in {self.folder / CSV}")
+        if report and self.config.report and counts[DONE]:
+            page = write_report([self.folder], self.folder / REPORT)
+            self.console.print(f"The report is in {page}")
+        return 1 if counts[FAILED] else 0
+
+    def _run(self, points: Sequence[Point]) -> None:
+        filled = layers_to_fill(points)
+        batch = [self._describe(point, filled.get(point.name, [])) for point in points]
+        if batch:
+            self.launch(batch)
+
+    def _describe(self, point: Point, layers: Sequence[int]) -> list[str]:
+        """Write down what a job is; returns the overrides of its run."""
+        home, strategy, wandb = self._home(point), point.config.strategy, point.config.logger.wandb
+        arguments = [*point.overrides, f"run_dir={quoted(str(home))}", "resume=auto"]
+        if layers:
+            arguments.append(f"cache.layers=[{','.join(map(str, layers))}]")
+        if wandb.enabled and wandb.group is None:
+            arguments.append(f"logger.wandb.group={self.folder.name}")
+        job = Job.read(home) or Job(point.name, dict(point.settings), arguments, folder=home)
+        job.arguments, job.state, job.reason = arguments, WAITING, None
+        job.devices, job.gpu = strategy.devices, strategy.accelerator != "cpu"
+        job.write()
+        return arguments
+
+    def _to_do(self, point: Point) -> bool:
+        job = Job.read(self._home(point))
+        if job is None:
+            return True
+        if job.metrics is not None:
+            if job.state != DONE:  # whoever watched it was stopped first
+                job.state = DONE
+                job.write()
+            return False
+        return job.state != PRUNED and (job.state != FAILED or self.config.retry)
+
+    def _next_trials(self, search: Search, composer: Composer, trials: int) -> list[Point]:
+        config = composer.point(search.first).config
+        gpus = visible_gpus() if config.strategy.accelerator != "cpu" else []
+        width = len(places(self.config.jobs, config.strategy.devices, gpus))
+        batch = [composer.point(settings, name) for name, settings in search.open.items()]
+        while len(batch) < width and len(search.study.trials) < trials:
+            name, settings = search.ask()
+            batch.append(composer.point(settings, name))
+        return batch[:width]
+
+    def _tell(self, search: Search) -> None:
+        for name in search.open:
+            job = Job.read(self.folder / JOBS / name)
+            if job is not None:
+                search.tell(job)
+
+    def _home(self, point: Point) -> Path:
+        return self.folder / JOBS / point.name
+
+    def _folders(self) -> list[Path]:
+        return sorted(file.parent for file in (self.folder / JOBS).glob(f"*/{JOB}"))
+
+
+def _prune(search: Search, seen: Sequence[Seen]) -> None:
+    for one in seen:
+        if one.job.state == RUNNING and search.behind(one.job.name, one.scores):
+            ask_to_prune(one.job.folder)
