@@ -46,10 +46,12 @@ def files(folder: Path) -> list[str]:
         (ALL, [CSVLogger, TensorBoardLogger, WandbLogger]),
     ],
 )
+@pytest.mark.usefixtures("outside")
 def test_loggers_are_those_switched_on(
     config: LoggerConfig, kinds: list[type], tmp_path: Path
 ) -> None:
-    assert [type(logger) for logger in build_loggers(config, tmp_path, {})] == kinds
+    with finished_loggers(config):
+        assert [type(logger) for logger in build_loggers(config, tmp_path, {})] == kinds
 
 
 def test_two_runs_in_one_process_keep_apart(outside: Path, tmp_path: Path) -> None:
