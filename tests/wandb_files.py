@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 _HEAD, _BLOCK, _PIECE = 7, 32 * 1024, 7  # bytes: of the file, of a block, in front of each piece
@@ -21,12 +22,14 @@ class OfflineRun:
     """
 
     def __init__(self, wandb_dir: Path) -> None:
+        wandb.teardown()  # the service may still be writing
         [file] = wandb_dir.glob("offline-run-*/*.wandb")
         self.folder = file.parent
         self.history: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.artifacts: dict[str, Any] = {}
         self.step_metrics: dict[str, str] = {}
+        self.charts: set[str] = set()
         self.exit_code: int | None = None
         for record in _records(file.read_bytes()):
             self._take(record)
@@ -36,6 +39,12 @@ class OfflineRun:
         if kind == "run":
             self.run = record.run
             self.config = {u.key: json.loads(u.value_json) for u in record.run.config.update}
+        elif kind == "config":
+            self.charts |= {
+                update.nested_key[2]
+                for update in record.config.update
+                if list(update.nested_key[:2]) == ["_wandb", "visualize"]
+            }
         elif kind == "history":
             self.history.append(_values(record.history.item))
         elif kind == "summary":
@@ -62,7 +71,7 @@ def _values(items: Any) -> dict[str, Any]:
 
 
 def _records(data: bytes) -> Iterator[Any]:
-    """Records in pieces of (checksum 4, length 2, kind 1), none of which goes over a block's end."""
+    """Records in pieces of (checksum 4, length 2, kind 1), none over a block's end."""
     assert data[:4] == b":W&B"
     at, gathered = _HEAD, b""
     while at + _PIECE <= len(data):
