@@ -66,7 +66,7 @@ def _settings() -> dict[str, str]:
     """What `wandb login --host` and `wandb init` have written down; the local file wins."""
     everywhere = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser()
     here = Path(os.environ.get("WANDB_DIR", ".")) / "wandb"
-    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read([everywhere / "settings", here / "settings"], encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):

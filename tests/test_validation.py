@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,7 +207,6 @@ class TestWandbKey:
 
     @pytest.mark.parametrize("mode", ["online", "offline"])
     def test_without_the_package(self, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "wandb", None)
         monkeypatch.setattr("lpt.wandb_login.find_spec", lambda name: None)
         [problem] = validate(configured("logger=wandb", f"logger.wandb.mode={mode}")).found
         assert "pip install wandb" in str(problem)
