@@ -159,6 +159,8 @@ class WandbConfig:
     """User or team; null: the default of the account."""
     group: str | None = None
     """Group of the run, e.g. a sweep."""
+    job_type: str = "run"
+    """Kind of run within its group; the summary of a sweep is a sweep-summary."""
     tags: list[str] = field(default_factory=list)
     """Tags of the run."""
 

@@ -32,19 +32,19 @@ from lpt.metrics import Answers
 from lpt.module import LatePromptModule
 from lpt.plan import Plan, check_machine, prepare
 from lpt.results import (
+    ADAPTER,
     CONFIG,
     FINISHED,
     environment,
     predictions_file,
     print_table,
-    summary,
     write_atomically,
     write_metrics,
     write_predictions,
 )
 from lpt.resume import Earlier, Preemption, find_earlier, finished_metrics
 from lpt.run_dir import claim_run_dir, first_process, log_to
-from lpt.tracking import finished_loggers
+from lpt.tracking import finished_loggers, log_end
 from lpt.training import build_trainer
 
 logger = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ def leave(
     prompt, task = config.prompt, plan.task
     save_adapter(
         module.model,
-        run_dir / "adapter",
+        run_dir / ADAPTER,
         backbone=identity,
         prompt=PromptDescription(prompt.kind, plan.layer, prompt.length, prompt.bottleneck),
         task={
@@ -261,9 +261,7 @@ def leave(
                 *(unknown, len(given.part), name, name),
             )
     metrics["run_dir"] = str(run_dir)
-    for tracker in trainer.loggers:
-        tracker.log_metrics(summary(metrics), step=trainer.global_step)
-        tracker.finalize("success")
+    log_end(trainer.loggers, metrics, trainer.global_step, run_dir, answers, task)
     write_metrics(run_dir / FINISHED, metrics)
     logger.debug("finished: dev %s, test %s", metrics["dev"], metrics["test"])
     print_table(metrics, Console())

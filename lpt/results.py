@@ -22,6 +22,7 @@ from lpt.metrics import Answers
 FINISHED = "metrics.json"
 CONFIG = "config.yaml"
 PROGRESS = "progress.json"
+ADAPTER = "adapter"
 _LIBRARIES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "hydra-core")
 
 
@@ -37,8 +38,8 @@ def predictions_file(name: str) -> str:
     return "predictions.tsv" if name == "test" else f"predictions-{name}.tsv"
 
 
-def write_predictions(path: Path, answers: Answers, task: Task) -> None:
-    """Write the answers to a set as TSV, a line an example.
+def prediction_columns(answers: Answers, task: Task) -> dict[str, list[str]]:
+    """The answers to a set by column, as they are shown.
 
     Columns: index (the row in the source), those of id, group and answer that there are,
     prediction, and, where any are known, label.
@@ -49,6 +50,12 @@ def write_predictions(path: Path, answers: Answers, task: Task) -> None:
     columns["prediction"] = [task.shown(answer) for answer in answers.predicted.tolist()]
     if any(label != UNKNOWN for label in part.labels):
         columns["label"] = [task.shown(y) if y != UNKNOWN else "" for y in part.labels]
+    return columns
+
+
+def write_predictions(path: Path, answers: Answers, task: Task) -> None:
+    """Write the answers to a set as TSV, a line an example; columns: `prediction_columns`."""
+    columns = prediction_columns(answers, task)
     rows = zip(*columns.values(), strict=True)
     lines = ["\t".join(columns), *("\t".join(map(_one_line, row)) for row in rows)]
     write_atomically(path, "\n".join(lines) + "\n")

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config import Config
 from lpt.errors import fail
-from lpt.results import CONFIG, FINISHED, PROGRESS
+from lpt.results import ADAPTER, CONFIG, FINISHED, PROGRESS
 
 # Set by the first process; the others run the same command and share its folder.
 _ENVIRONMENT = "LPT_RUN_DIR"
@@ -24,7 +24,7 @@ _LEFT_BEHIND = (
     CONFIG,
     PROGRESS,
     "log.txt",
-    "adapter",
+    ADAPTER,
     "checkpoints",
     "csv",
     "tensorboard",

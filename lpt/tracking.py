@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
-import netrc
-import os
-import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from lpt.config import LoggerConfig
-from lpt.errors import Problems
-from lpt.results import write_atomically
+from lpt.config import LoggerConfig, WandbConfig
+from lpt.data.tasks import Task
+from lpt.metrics import Answers
+from lpt.results import summary, write_atomically
+from lpt.run_dir import first_process
+from lpt.wandb_tracking import finish, log_outcome, or_warn, start_run
+
+STEP = "trainer/global_step"
 
 
 def build_loggers(
@@ -37,21 +39,7 @@ def build_loggers(
             TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=resumed_at)
         )
     if config.wandb.enabled:
-        wandb = config.wandb
-        loggers.append(
-            WandbLogger(
-                name=run_dir.name,
-                id=_wandb_id(run_dir),
-                resume="allow",
-                save_dir=run_dir,
-                project=wandb.project,
-                entity=wandb.entity,
-                group=wandb.group,
-                tags=list(wandb.tags),
-                offline=wandb.mode == "offline",
-                config=resolved,
-            )
-        )
+        loggers.append(_wandb_logger(config.wandb, run_dir, resolved))
     return loggers
 
 
@@ -79,48 +67,58 @@ def _csv_logger(run_dir: Path, resumed_at: int | None) -> CSVLogger:
     return logger
 
 
-def _wandb_id(run_dir: Path) -> str:
-    """The id of the tracker's run, the same for every start of this run."""
-    file = run_dir / "wandb" / "lpt-run-id"
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(4), encoding="utf-8")
-    return file.read_text(encoding="utf-8")
-
-
-def check_loggers(config: LoggerConfig, problems: Problems) -> None:
-    """Note what would make a logger fail after the training has begun."""
-    if config.wandb.enabled and config.wandb.mode == "online" and not _wandb_key():
-        problems.add(
-            "logger.wandb.mode",
-            "online, but there is no W&B key",
-            "a key (wandb login, or WANDB_API_KEY), or offline",
-            "log in once, or set logger.wandb.mode=offline and `wandb sync` later",
+def _wandb_logger(config: WandbConfig, run_dir: Path, resolved: dict[str, Any]) -> WandbLogger:
+    """The logger around a run that has begun: what refuses it does so before the training."""
+    run = None
+    if first_process():
+        run = start_run(
+            config,
+            run_dir,
+            name=run_dir.name,
+            job_type=config.job_type,
+            group=config.group,
+            resolved=resolved,
         )
+        # Every curve is drawn against Lightning's optimizer steps, not the number of the call.
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
+    return WandbLogger(save_dir=run_dir, project=config.project, experiment=run)
+
+
+def log_end(
+    loggers: Iterable[Logger],
+    metrics: Mapping[str, Any],
+    step: int,
+    run_dir: Path,
+    answers: Mapping[str, Answers],
+    task: Task,
+) -> None:
+    """Log the final scores, and to W&B the predictions and the adapter as well.
+
+    Args:
+        loggers: The run's.
+        metrics: What metrics.json is to hold.
+        step: Optimizer steps of the run.
+        run_dir: Where the adapter is.
+        answers: To test and the further sets.
+        task: The task they belong to.
+    """
+    for tracker in loggers:
+        with or_warn(f"the final scores to {type(tracker).__name__}"):
+            tracker.log_metrics(summary(metrics), step=step)
+        if isinstance(tracker, WandbLogger):
+            log_outcome(tracker.experiment, run_dir, metrics, answers, task)
+        with or_warn(f"the end of the run to {type(tracker).__name__}"):
+            tracker.finalize("success")
 
 
 @contextmanager
 def finished_loggers(config: LoggerConfig) -> Iterator[None]:
     """When the block ends, close what would otherwise leak into the next run of this process."""
-    mode = os.environ.get("WANDB_MODE")
+    failed = True
     try:
         yield
+        failed = False
     finally:
         if config.wandb.enabled:
-            import wandb
-
-            wandb.finish()
-            # WandbLogger's offline mode changes this for every later run of the process.
-            os.environ.pop("WANDB_MODE", None)
-            if mode is not None:
-                os.environ["WANDB_MODE"] = mode
-
-
-def _wandb_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+            finish(failed=failed)

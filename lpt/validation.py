@@ -15,7 +15,7 @@ from lpt.limits import check_limits
 from lpt.metrics import METRICS
 from lpt.results import FINISHED
 from lpt.run_dir import first_process, left_behind
-from lpt.tracking import check_loggers
+from lpt.wandb_login import check_wandb
 
 _CHOICES = ("copa", "record")
 
@@ -35,7 +35,7 @@ def validate(config: Config) -> Problems:
         _check_run_dir,
     ):
         check(config, problems)
-    check_loggers(config.logger, problems)
+    check_wandb(config.logger.wandb, problems)
     return problems
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import wandb
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config import LoggerConfig, WandbConfig
 from lpt.tracking import build_loggers, finished_loggers
@@ -46,10 +50,12 @@ def files(folder: Path) -> list[str]:
         (ALL, [CSVLogger, TensorBoardLogger, WandbLogger]),
     ],
 )
+@pytest.mark.usefixtures("outside")
 def test_loggers_are_those_switched_on(
     config: LoggerConfig, kinds: list[type], tmp_path: Path
 ) -> None:
-    assert [type(logger) for logger in build_loggers(config, tmp_path, {})] == kinds
+    with finished_loggers(config):
+        assert [type(logger) for logger in build_loggers(config, tmp_path, {})] == kinds
 
 
 def test_two_runs_in_one_process_keep_apart(outside: Path, tmp_path: Path) -> None:
@@ -79,3 +85,24 @@ def test_two_runs_in_one_process_keep_apart(outside: Path, tmp_path: Path) -> No
     assert len(set(ids)) == 2
     assert [file for file in files(outside) if not file.startswith(WANDB_CACHE)] == []
     assert {path.name for path in tmp_path.iterdir()} == {"outside", "first", "second"}
+
+
+@pytest.mark.usefixtures("outside")
+def test_only_the_first_process_begins_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    [logger] = build_loggers(LoggerConfig(wandb=OFFLINE), tmp_path, RESOLVED)
+    assert isinstance(logger, WandbLogger)
+    logger.experiment.log({"dev/accuracy": 0.5})  # of a stand-in
+    assert wandb.run is None
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.usefixtures("outside")
+def test_tracking_draws_no_random_numbers(tmp_path: Path) -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    with finished_loggers(ALL):
+        build_loggers(ALL, tmp_path, RESOLVED)[-1].log_metrics({"dev/accuracy": 0.5}, step=1)
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert before == after

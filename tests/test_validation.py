@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,27 +192,74 @@ def test_near_names_are_offered(given: str, near: str) -> None:
 
 
 class TestWandbKey:
-    """Logging online needs a key before the training begins, not after."""
+    """Logging online needs the package and a key before the training begins, not after."""
 
     @pytest.fixture(autouse=True)
     def _no_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        for name in [n for n in os.environ if n.startswith("WANDB_")] + ["NETRC"]:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.chdir(tmp_path)
 
     def test_without_a_key(self) -> None:
         assert wheres(configured("logger=wandb")) == {"logger.wandb.mode"}
         assert wheres(configured("logger=wandb", "logger.wandb.mode=offline")) == set()
 
-    def test_with_a_key(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        netrc = tmp_path / ".netrc"
-        netrc.touch(mode=0o600)
-        netrc.write_text("machine api.wandb.ai login user password k\n")
+    @pytest.mark.parametrize("mode", ["online", "offline"])
+    def test_without_the_package(self, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("lpt.wandb_login.find_spec", lambda name: None)
+        [problem] = validate(configured("logger=wandb", f"logger.wandb.mode={mode}")).found
+        assert "pip install wandb" in str(problem)
+        assert wheres(configured("logger=csv")) == set()
+
+    @pytest.mark.parametrize("name", ["WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"])
+    def test_with_a_key_in_the_environment(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(name, "k")
+        assert wheres(configured("logger=wandb")) == set()
+
+    @pytest.mark.parametrize("place", [".netrc", "_netrc", "elsewhere/netrc"])
+    def test_with_a_key_in_netrc(
+        self, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if "/" in place:
+            monkeypatch.setenv("NETRC", f"~/{place}")
+            (tmp_path / place).parent.mkdir()
+        (tmp_path / place).touch(mode=0o600)
+        (tmp_path / place).write_text("machine api.wandb.ai login user password k\n")
         assert wheres(configured("logger=wandb")) == set()
         monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
         assert wheres(configured("logger=wandb")) == {"logger.wandb.mode"}
-        monkeypatch.setenv("WANDB_API_KEY", "k")
+
+    def test_only_the_netrc_that_is_named_counts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / ".netrc").touch(mode=0o600)
+        (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password k\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+        assert wheres(configured("logger=wandb")) == {"logger.wandb.mode"}
+
+    @pytest.mark.parametrize("folder", [".config/wandb", "wandb", "given"])
+    def test_with_wandbs_own_settings(
+        self, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`wandb login --host` writes the server down; a netrc holds the key for that one."""
+        if folder == "given":
+            monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / folder))
+        (tmp_path / folder).mkdir(parents=True)
+        settings = tmp_path / folder / "settings"
+        settings.write_text("[default]\nbase_url = https://wandb.example.org:8080/\n")
+        (tmp_path / ".netrc").touch(mode=0o600)
+        (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password k\n")
+        assert wheres(configured("logger=wandb")) == {"logger.wandb.mode"}
+        (tmp_path / ".netrc").write_text("machine wandb.example.org:8080 login u password k\n")
         assert wheres(configured("logger=wandb")) == set()
+        (tmp_path / ".netrc").unlink()
+        settings.write_text("[default]\napi_key = 50%k\n")
+        assert wheres(configured("logger=wandb")) == set()
+        settings.write_text("no section")
+        assert wheres(configured("logger=wandb")) == {"logger.wandb.mode"}
 
 
 def test_finished_run_is_replaced_only_when_told(tmp_path: Path) -> None:

@@ -64,7 +64,6 @@ class Search:
     """
 
     def __init__(self, composer: Composer, folder: Path, *, prune: bool) -> None:
-        self.first = composer.corners()[0].settings
         self.distributions = _distributions(composer)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(

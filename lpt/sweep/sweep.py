@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lpt.config import SweepConfig
+from lpt.config import Config, SweepConfig
 from lpt.errors import PREEMPTED, Problems
 from lpt.report import write_report
 from lpt.sweep.board import Board, Seen
@@ -37,6 +38,7 @@ from lpt.sweep.pool import places, visible_gpus
 from lpt.sweep.record import CSV, write_record
 from lpt.sweep.search import Search, check_search
 from lpt.sweep.space import quoted, read_space
+from lpt.wandb_tracking import log_sweep
 
 CTRL_C = 130
 Launch = Callable[[Sequence[Sequence[str]]], None]
@@ -70,7 +72,7 @@ def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int
         _show(points, folder, console)
         return 0
     with claimed(folder, config, space, overwrite=base.overwrite):
-        sweep = Sweep(config, folder, launch, console)
+        sweep = Sweep(config, folder, launch, console, points[0].config)
         try:
             with _signals():
                 if config.trials is None:
@@ -135,12 +137,14 @@ class Sweep:
         folder: Of the sweep.
         launch: Has jobs run, given as their overrides.
         console: Where it is told how they stand.
+        first: Configuration of the first job, for what all have in common.
     """
 
     config: SweepConfig
     folder: Path
     launch: Launch
     console: Console
+    first: Config
 
     def grid(self, points: Sequence[Point]) -> None:
         """Run every point that has not ended."""
@@ -171,13 +175,22 @@ class Sweep:
             if job.state == RUNNING:  # whoever watched it was stopped first
                 job.state = INTERRUPTED
                 job.write()
-        write_record(self.folder, jobs)
+        rows = write_record(self.folder, jobs)
         counts = Counter(job.state for job in jobs)
         told = ", ".join(f"{count} {state}" for state, count in counts.items())
         self.console.print(f"{told}; the record is in {self.folder / CSV}")
         if report and self.config.report and counts[DONE]:
             page = write_report([self.folder], self.folder / REPORT)
             self.console.print(f"The report is in {page}")
+            log_sweep(
+                self.first.logger.wandb,
+                self.folder,
+                self.folder.name,
+                rows,
+                score=f"final/test/{self.first.task.metric}",
+                figures=sorted(page.parent.glob("*.png")),
+                resolved=dataclasses.asdict(self.config),
+            )
         return 1 if counts[FAILED] else 0
 
     def _run(self, points: Sequence[Point]) -> None:
@@ -212,9 +225,9 @@ class Sweep:
         return job.state != PRUNED and (job.state != FAILED or self.config.retry)
 
     def _next_trials(self, search: Search, composer: Composer, trials: int) -> list[Point]:
-        config = composer.point(search.first).config
-        gpus = visible_gpus() if config.strategy.accelerator != "cpu" else []
-        width = len(places(self.config.jobs, config.strategy.devices, gpus))
+        strategy = self.first.strategy
+        gpus = visible_gpus() if strategy.accelerator != "cpu" else []
+        width = len(places(self.config.jobs, strategy.devices, gpus))
         batch = [composer.point(settings, name) for name, settings in search.open.items()]
         while len(batch) < width and len(search.study.trials) < trials:
             name, settings = search.ask()
