@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lpt.config import Config
@@ -30,6 +30,7 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
     """
     problems = Problems()
     groups, keys = config_groups(conf), schema_keys(Config)
+    schema = OmegaConf.structured(Config)
     for argument in _without_flags(arguments):
         try:
             override = OverridesParser.create().parse_override(argument)
@@ -42,7 +43,7 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
         if name in groups:
             _check_choices(name, override, groups[name], problems)
         else:
-            _check_key(name, override, keys, list(groups), problems)
+            _check_key(name, override, keys, list(groups), schema, problems)
     problems.raise_if_any()
 
 
@@ -101,7 +102,12 @@ def _check_choices(
 
 
 def _check_key(
-    name: str, override: Override, keys: dict[str, Any], groups: list[str], problems: Problems
+    name: str,
+    override: Override,
+    keys: dict[str, Any],
+    groups: list[str],
+    schema: DictConfig,
+    problems: Problems,
 ) -> None:
     parent = name
     while parent not in keys and "." in parent:
@@ -117,7 +123,7 @@ def _check_key(
         if name == LAYER and value == ALL and override.is_sweep_override():
             continue  # a sweep puts the model's layers here
         try:
-            OmegaConf.update(OmegaConf.structured(Config), name, value)
+            OmegaConf.update(schema, name, value)
         except OmegaConfBaseException as error:
             kind = getattr(keys[name], "__name__", str(keys[name]))
             problems.add(name, str(error).splitlines()[0], kind)

@@ -92,8 +92,9 @@ def signal_all(process: Process, number: signal.Signals) -> None:
 
 
 def _own(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what makes a process one of a group that trains together."""
-    return {name: value for name, value in environment.items() if name not in _OF_A_RANK}
+    """Without what makes a process one of a group that trains together; errors told in full."""
+    kept = {name: value for name, value in environment.items() if name not in _OF_A_RANK}
+    return {**kept, "HYDRA_FULL_ERROR": "1"}
 
 
 def _train(

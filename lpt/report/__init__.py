@@ -1,1 +1,0 @@
-"""A report of finished runs."""
