@@ -1,0 +1,51 @@
+"""Why a task has no result for a setting: what became of the jobs that should have made it."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+
+from lpt.report.runs import Job, Value
+from lpt.report.settings import Setting, is_number, show, tidy
+from lpt.report.study import Study
+
+# Choices of a config group stand for the key that names what was chosen.
+_GROUPS = {"prompt": "prompt.kind", "model": "model.name"}
+
+
+def why_missing(study: Study, task: str, setting: Setting) -> str:
+    """In a few words, from the jobs without a result whose overrides fit."""
+    wanted: dict[str, Value] = {"task": task, **dict(setting.values)}
+    fitting = [job for job in study.unfinished if _fits(job, wanted)]
+    states = Counter((tidy(job.state), tidy(job.reason)) for job in fitting)
+    told = [
+        f"{count} {state} ({reason})" if reason else f"{count} {state}"
+        for (state, reason), count in states.items()
+    ]
+    return ", ".join(told) or "no run"
+
+
+def _fits(job: Job, wanted: dict[str, Value]) -> bool:
+    """Whether a job says one of the wanted values at least, and contradicts none."""
+    overrides = _of_command(job.command) | dict(job.overrides)
+    given = {_GROUPS.get(key, key): value for key, value in overrides.items()}
+    shared = given.keys() & wanted.keys()
+    return bool(shared) and all(_same(given[key], wanted[key]) for key in shared)
+
+
+def _of_command(command: str) -> dict[str, str]:
+    """Overrides as they stand in a command, which has those of the whole sweep as well."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return {}
+    return {key: value for key, equals, value in (w.partition("=") for w in words) if equals}
+
+
+def _same(text: str, value: Value) -> bool:
+    if is_number(value):
+        try:
+            return float(text) == float(value or 0)
+        except ValueError:
+            return False
+    return text in {show(value), str(value)} or (value is None and text == "null")
