@@ -72,7 +72,7 @@ def _swap(new: Path, out: Path) -> None:
     out.rename(old)
     try:
         new.rename(out)
-    except OSError:
+    except BaseException:
         old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)

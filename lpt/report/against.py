@@ -18,7 +18,7 @@ from lpt.report.drawing import (
     draw_baselines,
     draw_line,
     new_plot,
-    set_ticks,
+    scale,
 )
 from lpt.report.naming import file_name
 from lpt.report.numbers import SCORE, Unit, memory_unit, time_unit
@@ -30,12 +30,16 @@ MOST_LINES = 6
 
 @dataclass(frozen=True)
 class _Curve:
-    """The settings that differ in the key alone; `faint` where there are too many to tell apart."""
+    """Settings that differ in the key alone, or, as `dots`, in others as well.
+
+    Too many to be told apart are `faint`.
+    """
 
     label: str
     rows: tuple[Row, ...]
-    number: int
-    faint: bool
+    number: int = 0
+    faint: bool = False
+    dots: bool = False
 
 
 def against(study: Study, key: str, folder: Path) -> Iterator[Picture]:
@@ -62,7 +66,7 @@ def against(study: Study, key: str, folder: Path) -> Iterator[Picture]:
                 folder,
                 file_name(measure, key, task.name),
                 f"{title} on {tidy(task.name)} against {key}",
-                "Mean over the seeds; band: one standard deviation.",
+                _how(curves),
             )
 
 
@@ -74,6 +78,8 @@ def _curves(study: Study, task: Task, rows: Sequence[Row], key: str) -> list[_Cu
     others = dict.fromkeys(setting.without(key) for setting in study.settings)
     number = {setting: at for at, setting in enumerate(others)}
     best = task.best.setting.without(key)
+    if len(groups) > MOST_LINES and all(len(members) == 1 for members in groups.values()):
+        return [_Curve("each setting", tuple(rows), dots=True)]
     crowded = len(groups) > MOST_LINES
     return [
         _Curve(
@@ -98,7 +104,8 @@ def _score(
     plot = new_plot(3.4 if len(curves) == 1 else 3.7)
     for curve in curves:
         _draw(plot, curve, key, task.test, SCORE)
-        if not curve.faint:
+    for curve in curves:
+        if not curve.faint and not curve.dots:
             _draw_runs_and_dev(plot, curve, key, task)
     best = task.best.of(task.test)
     if best is not None and is_number(task.best.setting[key]):
@@ -109,9 +116,8 @@ def _score(
     return plot.finish(
         folder,
         file_name("score", key, task.name),
-        f"{score_name(task.test)} on {tidy(task.name)} against {key}",
-        "Mean over the seeds; band: one standard deviation; dots: single runs. "
-        f"The ring marks the setting chosen on dev, {study.label(task.best.setting)}.",
+        f"{score_name(task.test, start=True)} on {tidy(task.name)} against {key}",
+        f"{_how(curves)} The ring marks the setting chosen on dev, {study.label(task.best.setting)}.",
     )
 
 
@@ -122,7 +128,9 @@ def _draw(plot: Plot, curve: _Curve, key: str, measure: str, unit: Unit) -> None
     if not known:
         return
     places, values = zip(*sorted(known, key=lambda item: item[0]), strict=True)
-    line = draw_line(plot, places, values, unit.size, curve.number, faint=curve.faint)
+    line = draw_line(
+        plot, places, values, unit.size, curve.number, faint=curve.faint, dots=curve.dots
+    )
     label = curve.label or ("test" if measure.startswith("test/") else "")
     if label:
         plot.note(line, label)
@@ -141,16 +149,20 @@ def _draw_runs_and_dev(plot: Plot, curve: _Curve, key: str, task: Task) -> None:
     plot.note(Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 2))), score_name(task.dev))
 
 
+def _how(curves: Sequence[_Curve]) -> str:
+    """How the figure is to be read."""
+    if any(curve.dots for curve in curves):
+        return "A point for each setting: mean over the seeds; bar: one standard deviation."
+    return "Mean over the seeds; band: one standard deviation; small dots: single runs."
+
+
 def _ring(plot: Plot, place: float, value: float) -> None:
     style = {"s": 110, "facecolor": "none", "edgecolor": INK, "linewidth": 1.1, "zorder": 5}
     plot.note(plot.axes.scatter([place], [value], **style), "chosen on dev")
 
 
 def _finish_axes(plot: Plot, key: str, places: Sequence[float]) -> None:
-    low, high = places[0], places[-1]
-    if low > 0 and high >= 10 * low:
-        plot.axes.set_xscale("log")
-    set_ticks(plot.axes.xaxis, places)
+    scale(plot.axes, places)
     plot.axes.set_xlabel(key)
     plot.axes.grid(visible=False, axis="x")
     plot.axes.spines["bottom"].set_color(FAINT)

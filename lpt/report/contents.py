@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lpt.report.missing import why_missing
+from lpt.report.missing import without_result
 from lpt.report.naming import file_name
 from lpt.report.numbers import (
     COUNT,
@@ -12,25 +12,26 @@ from lpt.report.numbers import (
     SPEED,
     Unit,
     cell,
+    fixed,
     memory_unit,
-    number,
     p_value,
     signed,
     time_unit,
 )
 from lpt.report.runs import Job
-from lpt.report.settings import Setting, show, tidy
-from lpt.report.statistics import Comparison, estimate
+from lpt.report.settings import show, tidy
+from lpt.report.statistics import Comparison
 from lpt.report.study import Row, Study, Task, estimate_of
 from lpt.report.tables import CHOSEN, NOTHING, Cell, Line, Table
 
 _BASELINES = {"zero_shot": "zero-shot", "majority": "majority class"}
 
 
-def score_name(measure: str) -> str:
-    """`test/macro_f1` in words."""
+def score_name(measure: str, *, start: bool = False) -> str:
+    """`test/macro_f1` in words, with a capital at the start of a sentence."""
     part, _, metric = measure.partition("/")
-    return tidy(f"{part} {metric.replace('_', ' ')}")
+    name = tidy(f"{part} {metric.replace('_', ' ')}")
+    return name[:1].upper() + name[1:] if start else name
 
 
 def results(study: Study, task: Task) -> Table:
@@ -40,7 +41,7 @@ def results(study: Study, task: Task) -> Table:
         "seconds": f"training [{units['seconds'].name}]",
         "speed": "examples/s",
         "memory": f"peak memory [{units['memory'].name}]",
-        "trainable": "trainable parameters",
+        "trainable": "trainable",
     }
     keys = study.keys.shown or ("setting",)
     first = tuple(study.keys.word(key) for key in keys)
@@ -51,7 +52,9 @@ def results(study: Study, task: Task) -> Table:
     metric = score_name(task.dev)
     notes = (
         f"{CHOSEN} chosen by the highest mean {metric}; test chose nothing and is only reported.",
-        "Mean ± sample standard deviation over n runs, which differ in their seeds alone.",
+        "Mean ± sample standard deviation over n runs, which differ in their seeds alone; of the "
+        "baselines, over the draws of the data. Trainable: parameters.",
+        *without_result(study, task),
     )
     name = tidy(task.name)
     return Table(
@@ -81,9 +84,7 @@ def _result(study: Study, task: Task, row: Row, units: dict[str, Unit]) -> Line:
     values = [value for _, value in row.setting.values]
     words = [show(value) for value in values] or [study.label(row.setting)]
     costs = [cell(row.of(measure), unit) for measure, unit in units.items()]
-    trainable = row.of("trainable")
-    if trainable is not None and not trainable.sd:  # a count that is the same in all runs
-        costs[-1] = Cell(number(trainable.mean, COUNT))
+    costs[-1] = fixed(row.of("trainable"), COUNT)
     return Line(
         (
             Cell(CHOSEN if best else ""),
@@ -102,53 +103,8 @@ def _baseline(task: Task, kind: str, title: str, model: str, width: int) -> Line
     title = f"{title}, {tidy(model)}" if len(task.models) > 1 else title
     keys = width - len(scores) - 4 - 3  # the costs, the mark, the title and n
     cells = [Cell(), Cell(title), *[Cell()] * keys, Cell(str(draws))]
-    cells += [cell(found, SCORE) for found in scores.values()]
+    cells += [fixed(found, SCORE) for found in scores.values()]
     return Line(tuple(cells + [Cell()] * (width - len(cells))), "baseline")
-
-
-def matrix(study: Study) -> Table:
-    """Test scores, settings by tasks, averaged over the tasks where a setting has all of them."""
-    rows = {(t.name, row.setting): row for t in study.tasks for row in t.rows}
-    averages: dict[Setting, float] = {}
-    lines, reasons = [], []
-    chosen = _best_average(study, rows)
-    for setting in study.settings:
-        cells, means = [], []
-        for task in study.tasks:
-            row = rows.get((task.name, setting))
-            found = row.of(task.test) if row is not None else None
-            cells.append(cell(found, SCORE, strong=row is task.best))
-            if found is None:
-                why = "no labels" if row is not None else why_missing(study, task.name, setting)
-                reasons.append(f"{tidy(task.name)}, {study.label(setting)}: {why}.")
-            else:
-                means.append(found.mean)
-        average = estimate(means) if len(means) == len(study.tasks) else None
-        if average is not None:
-            averages[setting] = average.mean
-        mark = Cell(CHOSEN if setting == chosen else "")
-        shown = Cell(number(average.mean if average else None, SCORE), strong=setting == chosen)
-        lines.append(Line((mark, Cell(study.label(setting)), *cells, shown)))
-    heads = (f"{tidy(t.name)} ({score_name(t.test or t.dev)})" for t in study.tasks)
-    notes = [
-        "Bold: each task's setting as chosen on its dev set. Averages are over settings that "
-        "have every task.",
-        *([f"{CHOSEN} highest average on dev."] if chosen is not None else []),
-        *([f"{NOTHING} not there: {' '.join(reasons)}"] if reasons else []),
-    ]
-    head = ("", "setting", *heads, "average")
-    return Table("tasks", "Test scores by task and setting", head, 2, tuple(lines), tuple(notes))
-
-
-def _best_average(study: Study, rows: dict[tuple[str, Setting], Row]) -> Setting | None:
-    """The setting with the highest average over the tasks on dev, of those that have them all."""
-    whole = {
-        setting: estimate(estimate_of(rows[t.name, setting], t.dev).mean for t in study.tasks)
-        for setting in study.settings
-        if all((t.name, setting) in rows for t in study.tasks)
-    }
-    means = {setting: found.mean for setting, found in whole.items() if found is not None}
-    return max(means, key=lambda setting: means[setting], default=None)
 
 
 def pairs(study: Study, task: Task) -> Table | None:
@@ -157,8 +113,12 @@ def pairs(study: Study, task: Task) -> Table | None:
     if not compared or task.test is None:
         return None
     best = study.label(task.best.setting)
-    head = ("against", "pairs", "difference", "95 % interval", "p", "p (Holm)", "remark")
+    head: tuple[str, ...] = ("against", "pairs", "difference", "95 % interval", "p", "p (Holm)")
     lines = tuple(Line(_pair(study.label(row.setting), found)) for row, found in compared)
+    if any(found.why_not for _, found in compared):
+        head = (*head, "remark")
+    else:
+        lines = tuple(Line(line.cells[:-1]) for line in lines)
     notes = (
         f"Difference in {score_name(task.test)}, {best} less the other, at the same seeds; paired "
         "two-sided t-test, p adjusted after Holm for all comparisons of this table.",

@@ -27,7 +27,7 @@ def learning_curves(study: Study, folder: Path) -> Iterator[Picture]:
         plot = new_plot(3.4)
         told = _told_apart(task)
         faint = [row for row in task.rows if row not in told]
-        for row in (*faint, *told):
+        for row in (*told, *faint):
             number = told.index(row) if row in told else None
             label = study.label(row.setting) if row in told else "other settings"
             _draw(plot, curves[row.setting], number, label)

@@ -8,7 +8,8 @@ from pathlib import Path
 from lpt.report.contents import score_name
 from lpt.report.drawing import COLOURS, SOFT, Picture, draw_baselines, new_plot
 from lpt.report.naming import file_name
-from lpt.report.settings import Value, order_of, show, tidy
+from lpt.report.runs import Value
+from lpt.report.settings import order_of, show, tidy
 from lpt.report.study import Row, Study, Task, estimate_of
 
 
@@ -59,7 +60,7 @@ def _plot(
     return plot.finish(
         folder,
         file_name("score", key, task.name),
-        f"{score_name(test)} on {tidy(task.name)} by {key}",
+        f"{score_name(test, start=True)} on {tidy(task.name)} by {key}",
         f"Mean over the seeds{picked}; bars: one standard deviation.",
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from lpt.report.settings import tidy
 from lpt.report.statistics import Estimate
@@ -124,7 +124,8 @@ def draw_line(
     size: float,
     number: int,
     *,
-    faint: bool,
+    faint: bool = False,
+    dots: bool = False,
 ) -> Any:
     """A mean line with a band of one standard deviation; a bar where there is one place only.
 
@@ -135,6 +136,7 @@ def draw_line(
         size: Of the unit, by which values are divided.
         number: Of the line, which gives it colour and marker.
         faint: In grey, behind the others.
+        dots: Points with bars instead of a line: their order means nothing.
 
     Returns:
         What the legend shows.
@@ -142,12 +144,17 @@ def draw_line(
     colour = FAINT if faint else COLOURS[number % len(COLOURS)]
     order = 2 if faint else 3
     means, low, high = _ends(values, size)
-    if len(places) == 1:
+    if len(places) == 1 or dots:
         plot.axes.vlines(places, low, high, color=colour, lw=1.2, zorder=order)
     elif not faint:
         plot.axes.fill_between(places, low, high, color=colour, alpha=0.15, lw=0, zorder=order)
-    marker = None if faint else MARKERS[number % len(MARKERS)]
-    style = {"marker": marker, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    marker = None if faint and len(places) > 1 else MARKERS[number % len(MARKERS)]
+    style = {
+        "linestyle": "none" if dots else "-",
+        "marker": marker,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+    }
     (line,) = plot.axes.plot(places, means, color=colour, zorder=order, **style)
     return line
 
@@ -158,7 +165,7 @@ def draw_curve(
     """A learning curve: as `draw_line`, with few markers; faint without a number."""
     if number is None:
         return draw_line(plot, steps, values, 1.0, 0, faint=True)
-    line = draw_line(plot, steps, values, 1.0, number, faint=False)
+    line = draw_line(plot, steps, values, 1.0, number)
     line.set(markersize=4, linewidth=1.3)
     line.set_markevery(max(1, len(steps) // 8))
     return line
@@ -189,8 +196,12 @@ def _ends(values: Sequence[Estimate], size: float) -> tuple[list[float], list[fl
     return means, low, [mean + spread for mean, spread in zip(means, spreads, strict=True)]
 
 
-def set_ticks(axis: Any, values: Sequence[float], *, most: int = 8) -> None:
-    """Ticks at the values themselves where there are few, written plainly."""
+def scale(axes: Any, values: Sequence[float], most: int = 8) -> None:
+    """Make the x axis logarithmic where values spread over a decade; tick the values if few."""
+    axis, (low, high) = axes.xaxis, (values[0], values[-1])
+    if low > 0 and high >= 10 * low:
+        axes.set_xscale("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if len(values) <= most:
         axis.set_major_locator(FixedLocator(list(values)))
@@ -204,8 +215,8 @@ def _element(svg: str, name: str, label: str) -> str:
     root = ET.fromstring(svg)  # noqa: S314  (made above, not read from anywhere)
     for parent in root.iter():
         # It would hold for the whole page.
-        for style in parent.findall(f"{{{_SVG}}}style"):
-            parent.remove(style)
+        for sheet in parent.findall(f"{{{_SVG}}}style"):
+            parent.remove(sheet)
     for element in root.iter():
         for key, value in list(element.attrib.items()):
             if key == "id":
@@ -215,7 +226,8 @@ def _element(svg: str, name: str, label: str) -> str:
             elif key == f"{{{_XLINK}}}href":
                 del element.attrib[key]
                 element.set("href", f"#{name}-{value[1:]}")
-        if "font-family" in (style := element.get("style", "")):
+        style = element.get("style", "")
+        if "font-family" in style:
             kept = (part for part in style.split(";") if "font-family" not in part)
             element.set("style", ";".join(kept))
     for key in ("width", "height"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lpt.report.contents import score_name
+from lpt.report.matrix import average, best_average
 from lpt.report.numbers import (
     SCORE,
     Unit,
@@ -24,9 +25,29 @@ from lpt.report.study import Row, Study, Task, estimate_of
 _LAYER = "prompt.layer"
 
 
-def findings(study: Study) -> list[str]:
-    """One or two sentences for each task."""
-    return [f"{_score(study, task)}{_cost(study, task)}" for task in study.tasks]
+def finding(study: Study) -> str:
+    """What came out, in one sentence: of the one task, or on average over all."""
+    if len(study.tasks) == 1:
+        return _score(study, study.tasks[0])
+    best = best_average(study)
+    if best is None:
+        return "No setting has a result on every task, so that there is no average to compare."
+    label, dev = study.label(best), number(average(study, best, "dev"), SCORE)
+    test = average(study, best, "test")
+    scored = (
+        f"scores {number(test, SCORE)} on test" if test is not None else "is not scored on test"
+    )
+    count = len(study.tasks)
+    only = len(study.settings) == 1
+    chosen = "is the only setting" if only else f"is best on dev ({dev})"
+    return f"On average over {count} tasks, {label} {chosen} and {scored}."
+
+
+def details(study: Study) -> list[str]:
+    """What each task adds to that: its own best setting, and what a later layer costs or saves."""
+    if len(study.tasks) == 1:
+        return [cost for cost in [_cost(study.tasks[0])] if cost]
+    return [f"{_score(study, task)} {_cost(task)}".rstrip() for task in study.tasks]
 
 
 def _score(study: Study, task: Task) -> str:
@@ -51,7 +72,7 @@ def _baseline(task: Task, kind: str, found: Estimate) -> Estimate | None:
     return task.baseline(kind, model)[task.test or ""]
 
 
-def _cost(study: Study, task: Task) -> str:
+def _cost(task: Task) -> str:
     """What a later layer than the earliest one costs or saves, all else the same."""
     pair = _early_and_late(task)
     if pair is None:
@@ -60,11 +81,13 @@ def _cost(study: Study, task: Task) -> str:
     if devices(early) != devices(late):
         return ""
     layers = f"at layer {late.setting[_LAYER]} instead of {early.setting[_LAYER]}"
-    facts = [
-        _change(early, late, "seconds", "trains in", time_unit),
-        _change(early, late, "memory", "needs", memory_unit),
-    ]
-    return f" Inserted {layers}, a run {' and '.join(facts)} at its peak."
+    time = _change(early, late, "seconds", time_unit)
+    memory = _change(early, late, "memory", memory_unit)
+    before, after = early.of(task.test), late.of(task.test)
+    score = ""
+    if before is not None and after is not None:
+        score = f"; its score on test changes by {signed(after.mean - before.mean)}"
+    return f"Inserted {layers}, a run trains in {time} and needs {memory} at its peak{score}."
 
 
 def _early_and_late(task: Task) -> tuple[Row, Row] | None:
@@ -78,12 +101,12 @@ def _early_and_late(task: Task) -> tuple[Row, Row] | None:
     return (alike[0], late) if late is not alike[0] else None
 
 
-def _change(early: Row, late: Row, measure: str, verb: str, fitting: object) -> str:
+def _change(early: Row, late: Row, measure: str, fitting: Callable[[list[float]], Unit]) -> str:
     before, after = estimate_of(early, measure).mean, estimate_of(late, measure).mean
-    unit = fitting([before, after]) if callable(fitting) else Unit("")
+    unit = fitting([before, after])
     share = after / before - 1 if before else 0.0
     change = f"{percent(abs(share))} {'less' if share < 0 else 'more'}"
-    return f"{verb} {amount(after, unit)} instead of {amount(before, unit)} ({change})"
+    return f"{amount(after, unit)} instead of {amount(before, unit)} ({change})"
 
 
 def devices(row: Row) -> set[str]:
@@ -103,10 +126,13 @@ def notes(study: Study, where: Callable[[Path], str]) -> list[str]:
 
 
 def _of_keys(study: Study) -> Iterator[str]:
+    grouped: dict[tuple[str, ...], list[str]] = {}
     for key, others in study.keys.follows.items():
+        grouped.setdefault(others, []).append(key)
+    for others, keys in grouped.items():
         yield (
-            f"{key} varies, too, but only together with {', '.join(others)}: "
-            "it has no column of its own, and their effects cannot be told apart."
+            f"Without columns of their own, because they vary only together with "
+            f"{', '.join(others)}: {', '.join(keys)}. Their effects cannot be told apart."
         )
 
 

@@ -57,6 +57,12 @@ def cell(found: Estimate | None, unit: Unit, *, strong: bool = False) -> Cell:
     return Cell(number(found.mean, unit), spread, strong)
 
 
+def fixed(found: Estimate | None, unit: Unit) -> Cell:
+    """As `cell`, but without a spread where all values are the same, as counts mostly are."""
+    shown = cell(found, unit)
+    return shown if found is not None and found.sd else Cell(shown.text)
+
+
 def amount(value: float, unit: Unit) -> str:
     """A value with its unit."""
     return f"{number(value, unit)} {unit.name}".rstrip()

@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from lpt.report import contents, tables
 from lpt.report.figures import Gallery
-from lpt.report.findings import findings, notes
+from lpt.report.findings import details, finding, notes
+from lpt.report.matrix import matrix
 from lpt.report.numbers import SCORE, number
 from lpt.report.runs import SEEDS, Run, Sweep
 from lpt.report.settings import tidy
@@ -38,7 +39,8 @@ class Page:
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    findings: tuple[str, ...]
+    finding: str
+    details: tuple[str, ...]
     notes: tuple[str, ...]
     results: tuple[tables.Table, ...]
     galleries: tuple[Gallery, ...]
@@ -55,12 +57,13 @@ class Page:
 
 def make_page(study: Study, galleries: Iterable[Gallery], out: Path, title: str) -> Page:
     """Put a report together that is going to lie in `out`."""
-    across = [contents.matrix(study)] if len(study.tasks) > 1 else []
+    across = [matrix(study)] if len(study.tasks) > 1 else []
     compared = [contents.pairs(study, task) for task in study.tasks]
     return Page(
         title=tidy(title),
         facts=tuple(_facts(study)),
-        findings=tuple(findings(study)),
+        finding=finding(study),
+        details=tuple(details(study)),
         notes=tuple(notes(study, lambda folder: tidy(relative(folder, out)))),
         results=(*across, *(contents.results(study, task) for task in study.tasks)),
         galleries=tuple(galleries),

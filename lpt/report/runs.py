@@ -151,12 +151,11 @@ def _read_job(folder: Path) -> Job:
     file = folder / JOB
     job = _mapping(file, ("name", "state"))
     overrides = job.get("overrides")
-    started, seconds = job.get("started"), job.get("seconds")
+    started = job.get("started")
     try:
         begun = datetime.fromisoformat(started).astimezone() if started else None
     except (TypeError, ValueError):
         begun = None
-    whole = isinstance(seconds, int | float) and math.isfinite(seconds)
     return Job(
         folder=folder,
         name=str(job["name"]),
@@ -165,8 +164,12 @@ def _read_job(folder: Path) -> Job:
         reason=" ".join(str(job.get("reason") or "").split()),
         command=str(job.get("command") or ""),
         started=begun,
-        seconds=float(seconds) if whole else None,
+        seconds=_finite(job.get("seconds")),
     )
+
+
+def _finite(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _read_sweep(folder: Path) -> Sweep:

@@ -95,7 +95,7 @@ def show(value: Value) -> str:
     if value is None:
         return "none"
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.4g}"
     return tidy(value) if isinstance(value, str) else json.dumps(value)
 
 
@@ -116,18 +116,27 @@ def find_keys(runs: Sequence[Run]) -> Keys:
         for key in names
         if key not in SEEDS and key not in _IRRELEVANT
     }
+    combinations = len(set(zip(*columns.values(), strict=True)))
     varying = [key for key, column in columns.items() if len(set(column)) > 1]
     varying.sort(key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
+    # A number drawn anew for each setting, as random search does, decides nothing else.
+    drawn = {
+        key
+        for key in varying
+        if len(set(columns[key])) == combinations
+        and any(isinstance(run.config.get(key), float) for run in runs)
+    }
     shown: list[str] = []
     follows: dict[str, tuple[str, ...]] = {}
     for key in varying:
         leading = tuple(other for other in _LEADING if other in shown and other != key)
-        for others in (*((other,) for other in shown), leading):
-            if others and key not in _LEADING and _follows(columns, key, others):
-                follows[key] = others
-                break
-        else:
+        single = ((other,) for other in shown if other not in drawn)
+        led = (o for o in (*single, leading) if o and _follows(columns, key, o))
+        others = None if key in _LEADING else next(led, None)
+        if others is None:
             shown.append(key)
+        else:
+            follows[key] = others
     return Keys(tuple(key for key in shown if key != "task"), follows)
 
 

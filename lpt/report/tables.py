@@ -106,7 +106,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A float with booktabs rules, to be put into a paper by \\input."""
+    """A float with booktabs rules, to be put into a paper with input."""
     align = "l" * table.words + "r" * (len(table.head) - table.words)
     rows = [
         [_bold(latex(str(cell)), cell.strong, r"\textbf{{{}}}") for cell in line.cells]
