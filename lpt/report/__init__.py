@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lpt.errors import Problems
-from lpt.report.find import FINISHED, MARK, find
+from lpt.report.folders import FINISHED, MARK, find
 
 
 def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -> Path:

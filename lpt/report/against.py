@@ -66,7 +66,7 @@ def against(study: Study, key: str, folder: Path) -> Iterator[Picture]:
                 folder,
                 file_name(measure, key, task.name),
                 f"{title} on {tidy(task.name)} against {key}",
-                _how(curves),
+                f"{_how(curves)}.",
             )
 
 
@@ -117,7 +117,8 @@ def _score(
         folder,
         file_name("score", key, task.name),
         f"{score_name(task.test, start=True)} on {tidy(task.name)} against {key}",
-        f"{_how(curves)} The ring marks the setting chosen on dev, {study.label(task.best.setting)}.",
+        f"{_how(curves)}; small dots: single runs. "
+        f"The ring marks the setting chosen on dev, {study.label(task.best.setting)}.",
     )
 
 
@@ -152,8 +153,8 @@ def _draw_runs_and_dev(plot: Plot, curve: _Curve, key: str, task: Task) -> None:
 def _how(curves: Sequence[_Curve]) -> str:
     """How the figure is to be read."""
     if any(curve.dots for curve in curves):
-        return "A point for each setting: mean over the seeds; bar: one standard deviation."
-    return "Mean over the seeds; band: one standard deviation; small dots: single runs."
+        return "A point for each setting: mean over the seeds; bar: one standard deviation"
+    return "Mean over the seeds; band: one standard deviation"
 
 
 def _ring(plot: Plot, place: float, value: float) -> None:

@@ -144,7 +144,7 @@ def _of_choice(study: Study) -> Iterator[str]:
             others = "; ".join(study.label(row.setting) for row in task.tied)
             yield f"{where} has the same mean on dev as {others}; it comes first in order."
         if best < most:
-            yield f"{where} was chosen on {best} seeds where others have {most}."
+            yield f"{where} was chosen with n = {best} where others have n = {most}."
 
 
 def _of_repeats(study: Study, where: Callable[[Path], str]) -> Iterator[str]:

@@ -18,6 +18,8 @@ class Unit:
     decimals: int = 1
 
 
+UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
 SCORE = Unit("", decimals=3)
 SPEED = Unit("examples/s")
 COUNT = Unit("", decimals=0)
@@ -65,7 +67,7 @@ def fixed(found: Estimate | None, unit: Unit) -> Cell:
 
 def amount(value: float, unit: Unit) -> str:
     """A value with its unit."""
-    return f"{number(value, unit)} {unit.name}".rstrip()
+    return f"{number(value, unit)}{UNBROKEN}{unit.name}".rstrip()
 
 
 def signed(value: float, unit: Unit = SCORE) -> str:
@@ -85,10 +87,9 @@ def plain(found: Estimate | None) -> str:
     """A score as it stands in a sentence: mean ± sd (n = ...)."""
     if found is None:
         return NOTHING
-    n = f"(n = {found.n})"
-    return f"{cell(found, SCORE)} {n}"
+    return f"{cell(found, SCORE)} (n = {found.n})".replace(" ", UNBROKEN)
 
 
 def percent(share: float) -> str:
     """A share as per cent without decimals."""
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}{UNBROKEN}%"

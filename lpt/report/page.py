@@ -89,7 +89,12 @@ def render(page: Page, template: str) -> str:
         lstrip_blocks=True,
     )
     # The figures are made here and hold no text that is not escaped already.
-    environment.filters |= {"drawn": Markup, "md": tables.markdown, "table": tables.to_markdown}
+    environment.filters |= {
+        "drawn": Markup,
+        "md": tables.markdown,
+        "code": tables.code,
+        "table": tables.to_markdown,
+    }
     return environment.get_template(template).render(page=page)
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from lpt.errors import ConfigError, Problems, fail
 from lpt.report.check import faults
-from lpt.report.find import FINISHED, JOB, SWEEP, Found
+from lpt.report.folders import FINISHED, JOB, SWEEP, Found
 
 Value = str | int | float | bool | None
 _T = TypeVar("_T")

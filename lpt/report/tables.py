@@ -74,6 +74,7 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     "[": "{[}",  # would be taken for an argument at the start of a row
     "]": "{]}",
+    "\u00a0": "~",
     "±": r"$\pm$",
     "–": "--",
     "−": r"$-$",
@@ -90,8 +91,15 @@ def latex(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Text as Markdown shows it unchanged, in a table as well."""
-    escaped = re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", " ".join(text.split()))
+    escaped = re.sub(r"([\\`*_\[\]#|~$])", r"\\\1", " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code(text: str) -> str:
+    """Text as code in Markdown, whatever backticks it holds."""
+    line = " ".join(text.split())
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}"
 
 
 def to_markdown(table: Table) -> str:
