@@ -55,6 +55,7 @@ def _plot(
     plot.axes.set_ylim(len(chosen) - 0.5, -0.5)
     plot.axes.grid(visible=False, axis="y")
     plot.axes.set_xlabel("score")
+    plot.axes.locator_params(axis="x", nbins=6)
     draw_baselines(plot.axes.axvline, plot, task)
     picked = f", each at its best setting on dev of {', '.join(others)}" if others else ""
     return plot.finish(

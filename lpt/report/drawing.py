@@ -95,6 +95,7 @@ class Plot:
             columns = 2 if max(map(len, labels)) <= _LONGEST // 2 - 2 else 1
             self.figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         self.figure.savefig(folder / f"{name}.png", dpi=200)
+        self.figure.set_layout_engine("none")  # laid out once; the same places do for both files
         text = io.StringIO()
         with mpl.rc_context({"svg.hashsalt": name}):
             self.figure.savefig(
@@ -111,7 +112,7 @@ def look() -> Iterator[None]:
 
 
 def new_plot(height: float = 2.9) -> Plot:
-    """Empty axes; height in inches, which the legend adds to nothing but takes from."""
+    """Empty axes; height in inches, the legend included."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return Plot(figure, figure.subplots(), [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -106,8 +106,15 @@ def read(found: Found, problems: Problems) -> Material:
     jobs = {job.folder: job for job in _all(found.jobs, _read_job, problems)}
     runs = _all(found.runs, lambda folder: _read_run(folder, jobs.get(folder)), problems)
     finished = set(found.runs)
-    unfinished = [job for folder, job in jobs.items() if folder not in finished]
+    unfinished = [_lost(job) for folder, job in jobs.items() if folder not in finished]
     return Material(runs, unfinished, _all(found.sweeps, _read_sweep, problems))
+
+
+def _lost(job: Job) -> Job:
+    """A job without a result, whatever it says of itself."""
+    if job.state != "finished":
+        return job
+    return replace(job, state="lost", reason=f"finished, but {FINISHED} is not there any more")
 
 
 def _all(folders: Iterable[Path], one: Callable[[Path], _T], problems: Problems) -> list[_T]:
