@@ -1,0 +1,43 @@
+"""A report out of finished runs, from the command line.
+
+    python -m lpt.report FOLDER [FOLDER ...] [--out OUT] [--title TEXT]
+
+Folders are searched for runs and sweeps. OUT is FOLDER/report if one folder is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lpt.errors import ConfigError
+from lpt.report import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0 if the report is written, 2 if the folders or what lies in them are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lpt.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, help="folder of the report")
+    parser.add_argument("--title", help="title of the report; default: the sweep's name")
+    chosen = parser.parse_args(arguments)
+    if chosen.out is None and len(chosen.folders) > 1:
+        parser.error("of several folders, --out says where the report goes")
+    out = chosen.out if chosen.out is not None else chosen.folders[0] / "report"
+    try:
+        page = write_report(chosen.folders, out, chosen.title)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{page}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
