@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -71,7 +71,7 @@ class Forked:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
         environment = {**_own(os.environ), **given}
-        with _one_at_a_time:
+        with _one_at_a_time, _importable(TRAIN.parent):
             self._process = context.Process(
                 target=_train, args=(list(arguments), str(output), cwd or Path.cwd(), environment)
             )
@@ -89,6 +89,19 @@ def signal_all(process: Process, number: signal.Signals) -> None:
     """Send a signal to all processes of a job: those of the other ranks are its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Have the server import this checkout, wherever it is started."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
 
 
 def _own(environment: Mapping[str, str]) -> dict[str, str]:

@@ -110,7 +110,8 @@ def _show(points: Sequence[Point], folder: Path, console: Console) -> None:
     for point in points:
         table.add_row(*point.settings.values())
     console.print(table)
-    console.print(f"{len(points)} jobs checked, nothing started; they would run in {folder}")
+    told = f"{len(points)} jobs checked, nothing started; they would run in {folder}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -151,7 +152,7 @@ class Sweep:
         pending = [point for point in points if self._to_do(point)]
         if len(pending) < len(points):
             ended = len(points) - len(pending)
-            self.console.print(f"{ended} of {len(points)} jobs have ended before.")
+            self._say(f"{ended} of {len(points)} jobs have ended before.")
         board = Board(self.config.name, self.console, len(points))
         board.folders = [self._home(point) for point in points]
         with board.shown():
@@ -178,10 +179,10 @@ class Sweep:
         rows = write_record(self.folder, jobs)
         counts = Counter(job.state for job in jobs)
         told = ", ".join(f"{count} {state}" for state, count in counts.items())
-        self.console.print(f"{told}; the record is in {self.folder / CSV}")
+        self._say(f"{told}; the record is in {self.folder / CSV}")
         if report and self.config.report and counts[DONE]:
             page = write_report([self.folder], self.folder / REPORT)
-            self.console.print(f"The report is in {page}")
+            self._say(f"The report is in {page}")
             log_sweep(
                 self.first.logger.wandb,
                 self.folder,
@@ -192,6 +193,9 @@ class Sweep:
                 resolved=dataclasses.asdict(self.config),
             )
         return 1 if counts[FAILED] else 0
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _run(self, points: Sequence[Point]) -> None:
         filled = layers_to_fill(points)
