@@ -26,8 +26,8 @@ class LptSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what is needed, and make the launcher."""
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.composed = config
+        self.through: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
@@ -39,10 +39,10 @@ class LptSweeper(Sweeper):
 
         def launch(batch: Sequence[Sequence[str]]) -> None:
             nonlocal started
-            self.launcher.launch(batch, initial_job_idx=started)
+            self.through.launch(batch, initial_job_idx=started)
             started += len(batch)
 
-        run_swept(self.config, arguments, launch)
+        run_swept(self.composed, arguments, launch)
 
 
 class LptPool(Launcher):
@@ -52,7 +52,7 @@ class LptPool(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Keep what is needed."""
-        self.config = config
+        self.at_a_time = config.sweep.jobs
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -60,7 +60,7 @@ class LptPool(Launcher):
         """Run these jobs; what became of them is in their folders."""
         from lpt.sweep.pool import run_pool
 
-        run_pool([_run_dir(overrides) for overrides in job_overrides], self.config.sweep.jobs)
+        run_pool([_run_dir(overrides) for overrides in job_overrides], self.at_a_time)
         returns = [JobReturn(overrides=overrides) for overrides in job_overrides]
         for one in returns:
             one.status, one.return_value = JobStatus.COMPLETED, None

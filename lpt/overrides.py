@@ -48,8 +48,9 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
 
 
 def config_groups(conf: Path) -> dict[str, list[str]]:
-    """The groups in a folder of configurations and their choices."""
-    return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in conf.iterdir() if d.is_dir()}
+    """The groups in a folder of configurations and their choices; Hydra's own are left out."""
+    folders = [d for d in conf.iterdir() if d.is_dir() and d.name != "hydra"]
+    return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
 
 
 def _without_flags(arguments: Sequence[str]) -> Iterator[str]:

@@ -19,12 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from lpt.config import Config, PromptConfig, register, to_config
 from lpt.models.generators import GENERATORS
-from lpt.overrides import check_overrides
+from lpt.overrides import check_overrides, config_groups
 from lpt.validation import validate
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-GROUPS = {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in CONF.iterdir() if d.is_dir()}
+GROUPS = config_groups(CONF)
 CHOICES = [(group, choice) for group in sorted(GROUPS) for choice in GROUPS[group]]
 FILES = [CONF / "train.yaml", *(CONF / group / f"{choice}.yaml" for group, choice in CHOICES)]
 DELTAS = ("experiment", "debug")
@@ -48,6 +48,7 @@ PROMISED = {
     "logger": "csv tensorboard wandb none",
     "experiment": "demo roberta_large_fewshot gpt2_large_full",
     "debug": "fast overfit limit",
+    "sweep": "grid layers seeds generators prompt_length learning_rate paper_fewshot search",
 }
 TEXT, CAUSAL = "{text} . It was <mask> .", "{text} It was {word} ."
 PAIR, PAIR_CAUSAL = "{s1} ? <mask> , {s2}", "{s1}{s2} They are {word} ."
@@ -244,7 +245,10 @@ def reads() -> set[tuple[Any, str]]:
     return found
 
 
-READ_AS = {"ExtraSet": ("extra", "e")}  # what else the code calls such an object
+READ_AS = {
+    "Config": ("base",),
+    "ExtraSet": ("extra", "e"),
+}  # what else the code calls such an object
 
 
 def test_the_schema_is_found() -> None:

@@ -22,6 +22,7 @@ from lpt.sweep.process import Process, signal_all, start_fresh
 JOB, OUTPUT = "job.json", "output.txt"
 _PRUNE = "prune"  # its presence asks a job to end, because others do better
 _POLL_SECONDS = 0.1
+_SAVING_SECONDS = 60
 _TAIL_BYTES = 1 << 16
 _REASON_CHARACTERS = 1000
 
@@ -137,13 +138,17 @@ def run_job(
     before, started = job.seconds, time.monotonic()
     try:
         job.exit_status = _run(job, cwd, environment or {}, stop, start)
+        job.state = _state(job)
     except OSError as error:  # e.g. no memory for another process
-        job.reason = f"could not be started: {error}"
-    job.seconds = round(before + time.monotonic() - started, 3)
-    job.state = _state(job)
-    if job.state == FAILED and job.reason is None:
-        job.reason = _reason(job)
-    job.write()
+        job.state, job.reason = FAILED, f"could not be started: {error}"
+    except BaseException:  # a cluster asks for the machine that this job is on
+        job.state = INTERRUPTED
+        raise
+    finally:
+        job.seconds = round(before + time.monotonic() - started, 3)
+        if job.state == FAILED and job.reason is None:
+            job.reason = _reason(job)
+        job.write()
     return job
 
 
@@ -165,9 +170,9 @@ def _run(
     process = start(job.arguments, output, cwd, environment)
     try:
         return _wait(process, job.folder, stop)
-    finally:
-        if process.poll() is None:
-            signal_all(process, signal.SIGKILL)
+    except BaseException:
+        _end(process)
+        raise
 
 
 def _wait(process: Process, folder: Path, stop: Stop | None) -> int:
@@ -182,6 +187,16 @@ def _wait(process: Process, folder: Path, stop: Stop | None) -> int:
             signal_all(process, signal.SIGTERM)
         time.sleep(_POLL_SECONDS)
     return status
+
+
+def _end(process: Process) -> None:
+    """End a process whose job is given up: in time to save its state, if it heeds that."""
+    deadline = time.monotonic() + _SAVING_SECONDS
+    signal_all(process, signal.SIGTERM)
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            signal_all(process, signal.SIGKILL)
+        time.sleep(_POLL_SECONDS)
 
 
 def _state(job: Job) -> str:
