@@ -245,10 +245,8 @@ def reads() -> set[tuple[Any, str]]:
     return found
 
 
-READ_AS = {
-    "Config": ("base",),
-    "ExtraSet": ("extra", "e"),
-}  # what else the code calls such an object
+# What else the code calls such an object.
+READ_AS = {"Config": ("base",), "ExtraSet": ("extra", "e")}
 
 
 def test_the_schema_is_found() -> None:
