@@ -77,7 +77,7 @@ def write_run(
 def write_job(folder: Path, **content: Any) -> Path:
     """A job's own note."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = {"name": folder.name, "overrides": {}, "state": "finished", "reason": None}
+    known = {"name": folder.name, "settings": {}, "state": "finished", "reason": None}
     known |= {"command": "python train.py", "attempts": 1, "exit_status": 0}
     (folder / "job.json").write_text(json.dumps(known | content))
     return folder

@@ -218,7 +218,7 @@ def test_matrix_averages_complete_rows_and_says_why_a_cell_is_empty(tmp_path: Pa
             tmp_path / f"lost{seed}",
             state="failed",
             reason="out of memory",
-            overrides={"task": "rte", "prompt": "static", "data.seed": seed},
+            settings={"task": "rte", "prompt": "static", "data.seed": seed},
         )
     study = study_of(tmp_path)
     table = matrix(study)

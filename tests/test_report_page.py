@@ -74,7 +74,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "jobs" / "lost",
         state="failed",
         reason="out | of <b>memory</b>",
-        overrides={"prompt.layer": "6"},
+        settings={"prompt.layer": "6"},
         command="python train.py prompt.layer=6",
     )
     write_report([folder], folder / "report")

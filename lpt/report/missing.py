@@ -54,7 +54,7 @@ def _fits(job: Job, wanted: dict[str, Value]) -> bool:
 
 
 def _given(job: Job) -> dict[str, str]:
-    overrides = _of_command(job.command) | dict(job.overrides)
+    overrides = _of_command(job.command) | dict(job.settings)
     return {_GROUPS.get(key, key): value for key, value in overrides.items()}
 
 

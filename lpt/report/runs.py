@@ -27,7 +27,7 @@ class Job:
 
     folder: Path
     name: str
-    overrides: Mapping[str, str]
+    settings: Mapping[str, str]
     state: str
     reason: str
     """Why it did not finish; empty if it did, or if nothing is known."""
@@ -157,7 +157,7 @@ def _flat(metrics: Mapping[str, Any]) -> dict[str, Value]:
 def _read_job(folder: Path) -> Job:
     file = folder / JOB
     job = _mapping(file, ("name", "state"))
-    overrides = job.get("overrides")
+    settings = job.get("settings")
     started = job.get("started")
     try:
         begun = datetime.fromisoformat(started).astimezone() if started else None
@@ -166,7 +166,7 @@ def _read_job(folder: Path) -> Job:
     return Job(
         folder=folder,
         name=str(job["name"]),
-        overrides={k: str(v) for k, v in overrides.items()} if isinstance(overrides, dict) else {},
+        settings={k: str(v) for k, v in settings.items()} if isinstance(settings, dict) else {},
         state=str(job["state"]),
         reason=" ".join(str(job.get("reason") or "").split()),
         command=str(job.get("command") or ""),
