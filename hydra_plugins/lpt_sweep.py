@@ -70,8 +70,10 @@ class LptPool(Launcher):
 def _run_dir(overrides: Sequence[str]) -> Path:
     from lpt.sweep.space import parsed_value
 
-    (given,) = (o.partition("=")[2] for o in overrides if o.startswith("run_dir="))
-    return Path(str(parsed_value(given)))
+    given = [o.partition("=")[2] for o in overrides if o.startswith("run_dir=")]
+    if not given:
+        raise SystemExit("hydra/launcher=pool runs the jobs of hydra/sweeper=lpt only.")
+    return Path(str(parsed_value(given[-1])))
 
 
 store = ConfigStore.instance().store

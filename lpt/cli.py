@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lpt.config import register, typed
-from lpt.errors import PREEMPTED, USAGE_ERROR, ConfigError, RunError
+from lpt.errors import PREEMPTED, USAGE_ERROR, ConfigError, RunError, fail
 from lpt.overrides import ALL, LAYER, check_overrides
 
 PARENT = "LPT_SWEEP_PROCESS"  # id of the process that watches over a job of a sweep
@@ -51,6 +51,8 @@ def run_composed(composed: DictConfig) -> None:
     if hydra.mode == RunMode.MULTIRUN:
         from lpt.sweep.job import run_job
 
+        if composed.run_dir is None:
+            _exit_with(fail("hydra/sweeper", "another one", "lpt, which gives each job its folder"))
         cwd = Path(hydra.runtime.cwd)
         run_job(cwd / composed.run_dir, cwd=cwd)
         return

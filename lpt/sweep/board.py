@@ -74,6 +74,7 @@ class Board:
         self.total = total
         self.started = time.monotonic()
         self.told: dict[str, str] = {}
+        self.ended: dict[Path, Seen] = {}
         self.at_start: set[str] | None = None
 
     @contextmanager
@@ -154,8 +155,15 @@ class Board:
         return left * (time.monotonic() - self.started) / new if new and left else None
 
     def _look(self) -> list[Seen]:
-        found = map(look, self.folders)
-        return [one for one in found if one is not None]
+        found = []
+        for folder in self.folders:
+            one = self.ended.get(folder) or look(folder)
+            if one is None:
+                continue
+            if one.job.state in _ENDED:  # not read again, of a thousand jobs
+                self.ended[folder] = one
+            found.append(one)
+        return found
 
     def _lines(self, seen: Sequence[Seen]) -> list[str]:
         """What has changed since the last time."""

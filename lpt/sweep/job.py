@@ -74,9 +74,12 @@ class Job:
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """What its metrics.json says; None if it has not finished."""
-        file = self.folder / FINISHED
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        """What its metrics.json says; None if it has not finished, or that cannot be read."""
+        try:
+            known: dict[str, Any] = json.loads((self.folder / FINISHED).read_text(encoding="utf-8"))
+            return known
+        except (OSError, ValueError):
+            return None
 
     def write(self) -> None:
         """Write job.json."""

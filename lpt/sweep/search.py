@@ -89,6 +89,11 @@ class Search:
             if _SETTINGS in trial.user_attrs
         }
 
+    @property
+    def names(self) -> list[str]:
+        """Of all trials."""
+        return [_name(trial.number) for trial in self.study.trials]
+
     def ask(self) -> tuple[str, Settings]:
         """A new trial."""
         trial = self.study.ask(self.distributions)
@@ -100,9 +105,12 @@ class Search:
         """Whether a trial with these dev scores, evaluation by evaluation, is clearly behind."""
         frozen = self.study.trials[_number(name)]
         trial = Trial(self.study, frozen._trial_id)
-        for evaluation in range(len(frozen.intermediate_values), len(scores)):
-            trial.report(max(scores[: evaluation + 1]), evaluation)
-        return bool(scores) and trial.should_prune()
+        try:
+            for evaluation in range(len(frozen.intermediate_values), len(scores)):
+                trial.report(max(scores[: evaluation + 1]), evaluation)
+            return bool(scores) and trial.should_prune()
+        except optuna.exceptions.UpdateFinishedTrialError:  # it has ended meanwhile
+            return False
 
     def tell(self, job: Job) -> None:
         """How the job of a trial has ended, if it has."""

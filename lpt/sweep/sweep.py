@@ -26,7 +26,6 @@ from lpt.sweep.job import (
     DONE,
     FAILED,
     INTERRUPTED,
-    JOB,
     PRUNED,
     RUNNING,
     WAITING,
@@ -69,7 +68,7 @@ def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int
     check_points(points, _tracked(console))
     folder = sweep_folder(config, space, points)
     if base.dry_run:
-        _show(points, folder, console)
+        _show(points, config.trials, folder, console)
         return 0
     with claimed(folder, config, space, overwrite=base.overwrite):
         sweep = Sweep(config, folder, launch, console, points[0].config)
@@ -103,14 +102,16 @@ def _check_own(base: DictConfig) -> None:
     problems.raise_if_any()
 
 
-def _show(points: Sequence[Point], folder: Path, console: Console) -> None:
-    table = Table()
+def _show(points: Sequence[Point], trials: int | None, folder: Path, console: Console) -> None:
+    title = None if trials is None else "every value, and the ends of all ranges"
+    table = Table(title=title)
     for key in points[0].settings:
         table.add_column(key)
     for point in points:
         table.add_row(*point.settings.values())
     console.print(table)
-    told = f"{len(points)} jobs checked, nothing started; they would run in {folder}"
+    jobs = f"{len(points)} jobs" if trials is None else f"The space of {trials} trials"
+    told = f"{jobs} checked, nothing started; they would run in {folder}"
     console.print(told, highlight=False, soft_wrap=True)
 
 
@@ -139,6 +140,7 @@ class Sweep:
         launch: Has jobs run, given as their overrides.
         console: Where it is told how they stand.
         first: Configuration of the first job, for what all have in common.
+        names: Of the jobs that there are, in order.
     """
 
     config: SweepConfig
@@ -146,32 +148,37 @@ class Sweep:
     launch: Launch
     console: Console
     first: Config
+    names: list[str] = dataclasses.field(default_factory=list)
 
     def grid(self, points: Sequence[Point]) -> None:
         """Run every point that has not ended."""
+        self.names = [point.name for point in points]
         pending = [point for point in points if self._to_do(point)]
         if len(pending) < len(points):
             ended = len(points) - len(pending)
             self._say(f"{ended} of {len(points)} jobs have ended before.")
         board = Board(self.config.name, self.console, len(points))
-        board.folders = [self._home(point) for point in points]
+        board.folders = self._homes()
+        batch = self._described(pending)
         with board.shown():
-            self._run(pending)
+            self._run(batch)
 
     def search(self, composer: Composer, trials: int) -> None:
         """Ask for as many trials as run at a time, run them, tell how they ended, and so on."""
         search = Search(composer, self.folder, prune=self.config.prune)
         board = Board(self.config.name, self.console, trials)
         self._tell(search)  # what ended just before an earlier start was stopped
+        self.names = search.names
         with board.shown(lambda seen: _prune(search, seen)):
             while batch := self._next_trials(search, composer, trials):
-                board.folders = self._folders() + [self._home(p) for p in batch]
-                self._run(batch)
+                self.names = search.names
+                board.folders = self._homes()
+                self._run(self._described(batch))
                 self._tell(search)
 
     def leave(self, *, report: bool) -> int:
         """Write the record and the report; returns the exit status."""
-        jobs = [job for job in map(Job.read, self._folders()) if job is not None]
+        jobs = [job for job in map(Job.read, self._homes()) if job is not None]
         for job in jobs:
             if job.state == RUNNING:  # whoever watched it was stopped first
                 job.state = INTERRUPTED
@@ -197,28 +204,34 @@ class Sweep:
     def _say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def _run(self, points: Sequence[Point]) -> None:
-        filled = layers_to_fill(points)
-        batch = [self._describe(point, filled.get(point.name, [])) for point in points]
+    def _run(self, batch: Sequence[Sequence[str]]) -> None:
         if batch:
             self.launch(batch)
 
+    def _described(self, points: Sequence[Point]) -> list[list[str]]:
+        filled = layers_to_fill(points)
+        return [self._describe(point, filled.get(point.name, [])) for point in points]
+
     def _describe(self, point: Point, layers: Sequence[int]) -> list[str]:
         """Write down what a job is; returns the overrides of its run."""
-        home, strategy, wandb = self._home(point), point.config.strategy, point.config.logger.wandb
+        home, strategy, wandb = (
+            self._home(point.name),
+            point.config.strategy,
+            point.config.logger.wandb,
+        )
         arguments = [*point.overrides, f"run_dir={quoted(str(home))}", "resume=auto"]
         if layers:
             arguments.append(f"cache.layers=[{','.join(map(str, layers))}]")
-        if wandb.enabled and wandb.group is None:
+        if config.logger.wandb.enabled and config.logger.wandb.group is None:
             arguments.append(f"logger.wandb.group={self.folder.name}")
         job = Job.read(home) or Job(point.name, dict(point.settings), arguments, folder=home)
         job.arguments, job.state, job.reason = arguments, WAITING, None
-        job.devices, job.gpu = strategy.devices, strategy.accelerator != "cpu"
+        job.devices, job.gpu = config.strategy.devices, config.strategy.accelerator != "cpu"
         job.write()
         return arguments
 
     def _to_do(self, point: Point) -> bool:
-        job = Job.read(self._home(point))
+        job = Job.read(self._home(point.name))
         if job is None:
             return True
         if job.metrics is not None:
@@ -240,15 +253,15 @@ class Sweep:
 
     def _tell(self, search: Search) -> None:
         for name in search.open:
-            job = Job.read(self.folder / JOBS / name)
+            job = Job.read(self._home(name))
             if job is not None:
                 search.tell(job)
 
-    def _home(self, point: Point) -> Path:
-        return self.folder / JOBS / point.name
+    def _home(self, name: str) -> Path:
+        return self.folder / JOBS / name
 
-    def _folders(self) -> list[Path]:
-        return sorted(file.parent for file in (self.folder / JOBS).glob(f"*/{JOB}"))
+    def _homes(self) -> list[Path]:
+        return list(map(self._home, self.names))
 
 
 def _prune(search: Search, seen: Sequence[Seen]) -> None:
