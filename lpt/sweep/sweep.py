@@ -214,11 +214,7 @@ class Sweep:
 
     def _describe(self, point: Point, layers: Sequence[int]) -> list[str]:
         """Write down what a job is; returns the overrides of its run."""
-        home, strategy, wandb = (
-            self._home(point.name),
-            point.config.strategy,
-            point.config.logger.wandb,
-        )
+        home, config = self._home(point.name), point.config
         arguments = [*point.overrides, f"run_dir={quoted(str(home))}", "resume=auto"]
         if layers:
             arguments.append(f"cache.layers=[{','.join(map(str, layers))}]")
