@@ -24,6 +24,7 @@ from lpt.errors import RunError
 from lpt.experiment import run
 from lpt.overrides import check_overrides
 from lpt.results import summary
+from lpt.sweep.space import layers_of, read_space
 from lpt.validation import validate
 from lpt.wandb_tracking import log_sweep
 from tests.conftest import CONF, Compose, MakeConfig
@@ -226,6 +227,10 @@ def test_wandbs_own_sweep_file_makes_valid_commands(composed: Compose) -> None:
         dict(zip(parameters, values, strict=True))
         for values in itertools.product(*parameters.values())
     ]
+    layers = composed("sweep=layers").sweep
+    space = read_space(["model=roberta-large"], layers.fixed, layers.space, search=False)
+    ours = space.points(lambda _: layers_of("npg", composed("model=roberta-large").model.layers))
+    assert [{key: str(value) for key, value in job.items()} for job in jobs] == list(ours)
     for job in (jobs[0], jobs[-1]):
         command = {"args": {name: {"value": value} for name, value in job.items()}}
         macros: dict[str, Any] = create_sweep_command_args(command)
@@ -236,7 +241,7 @@ def test_wandbs_own_sweep_file_makes_valid_commands(composed: Compose) -> None:
         check_overrides(words[3:], CONF)
         config = composed(*words[3:], "logger.wandb.mode=offline")
         assert validate(config).found == []
-        assert (config.prompt.layer, config.data.seed) == (job["prompt.layer"], job["data.seed"])
+        assert (config.prompt.layer, config.seed) == (job["prompt.layer"], job["seed"])
         assert config.logger.wandb.enabled
         final = {f"final/dev/{name}" for name in (config.task.metric, *config.task.metrics)}
         assert sweep["metric"]["name"] in final
