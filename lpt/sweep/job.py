@@ -49,6 +49,7 @@ class Job:
         seconds: Time of all attempts.
         exit_status: Of the last attempt; negative: the signal that killed it.
         host: Where it ran.
+        pid: Its process there; None after its end.
         device: On which devices it ran.
     """
 
@@ -64,6 +65,7 @@ class Job:
     seconds: float = 0.0
     exit_status: int | None = None
     host: str | None = None
+    pid: int | None = None
     device: str | None = None
     folder: Path = field(default=Path(), compare=False)
 
@@ -132,6 +134,7 @@ def run_job(
     assert job is not None, folder
     if job.metrics is not None or (stop is not None and stop.asked.is_set()):
         return job
+    _wait_for_earlier(job)
     (folder / _PRUNE).unlink(missing_ok=True)
     job.state, job.reason, job.exit_status = RUNNING, None, None
     job.attempts += 1
@@ -148,6 +151,7 @@ def run_job(
         job.state = INTERRUPTED
         raise
     finally:
+        job.pid = None
         job.seconds = round(before + time.monotonic() - started, 3)
         if job.state == FAILED and job.reason is None:
             job.reason = _reason(job)
@@ -171,11 +175,26 @@ def _run(
     with output.open("a", encoding="utf-8") as file:
         file.write(f"$ {job.command}\n")
     process = start(job.arguments, output, cwd, environment)
+    job.pid = process.pid
+    job.write()
     try:
         return _wait(process, job.folder, stop)
     except BaseException:
         _end(process)
         raise
+
+
+def _wait_for_earlier(job: Job) -> None:
+    """Let the process of an earlier sweep end, which saves its state because that was killed."""
+    if job.pid is None or job.host != socket.gethostname():
+        return
+    deadline = time.monotonic() + _SAVING_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(job.pid, 0)
+        except (ProcessLookupError, PermissionError):  # gone, or somebody else's by now
+            return
+        time.sleep(_POLL_SECONDS)
 
 
 def _wait(process: Process, folder: Path, stop: Stop | None) -> int:

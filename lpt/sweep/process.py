@@ -110,6 +110,14 @@ def _own(environment: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "HYDRA_FULL_ERROR": "1"}
 
 
+def _end_with_sweep() -> None:
+    """Have this process asked to end when the sweep's is gone, however that went."""
+    sweep = multiprocessing.parent_process()
+    assert sweep is not None
+    sweep.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _train(
     arguments: Sequence[str], output: str, cwd: Path, environment: Mapping[str, str]
 ) -> None:
@@ -121,7 +129,8 @@ def _train(
     os.close(file)
     os.chdir(cwd)
     os.environ.clear()
-    os.environ.update(environment, **{PARENT: str(os.getppid())})
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_sweep, daemon=True).start()
     if "OMP_NUM_THREADS" in environment:  # the library read its variable before it was set
         import torch
 
