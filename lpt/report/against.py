@@ -59,7 +59,7 @@ def against(study: Study, key: str, folder: Path) -> Iterator[Picture]:
             plot = new_plot(2.6 if len(curves) == 1 else 2.9)
             for curve in curves:
                 _draw(plot, curve, key, measure, unit)
-            plot.axes.set_ylim(bottom=0)
+            plot.axes.set_ylim(0, 1.08 * plot.axes.get_ylim()[1])
             plot.axes.set_ylabel(f"{title.lower()} [{unit.name}]")
             _finish_axes(plot, key, places)
             yield plot.finish(
@@ -78,7 +78,7 @@ def _curves(study: Study, task: Task, rows: Sequence[Row], key: str) -> list[_Cu
     others = dict.fromkeys(setting.without(key) for setting in study.settings)
     number = {setting: at for at, setting in enumerate(others)}
     best = task.best.setting.without(key)
-    if len(groups) > MOST_LINES and all(len(members) == 1 for members in groups.values()):
+    if len(groups) > 2 and all(len(members) == 1 for members in groups.values()):
         return [_Curve("each setting", tuple(rows), dots=True)]
     crowded = len(groups) > MOST_LINES
     return [

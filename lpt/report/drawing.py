@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import math
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _WIDTH = 3.9  # inches: unscaled, it fits a phone and a column of a paper
 _LONGEST = 44  # characters in one line of the legend
+_LABEL_SHARE = 0.07  # of the axis, that a label takes
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _LOOK = {
@@ -198,13 +201,23 @@ def _ends(values: Sequence[Estimate], size: float) -> tuple[list[float], list[fl
 
 
 def scale(axes: Any, values: Sequence[float], most: int = 8) -> None:
-    """Make the x axis logarithmic where values spread over a decade; tick the values if few."""
+    """Make the x axis logarithmic where values spread over a decade; tick the values if few.
+
+    Args:
+        axes: Whose x axis.
+        values: The places on it, rising.
+        most: Places up to this number are ticked, unless labels would overlap.
+    """
     axis, (low, high) = axes.xaxis, (values[0], values[-1])
+    on_axis: Callable[[float], float] = float
     if low > 0 and high >= 10 * low:
+        on_axis = math.log
         axes.set_xscale("log")
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    if len(values) <= most:
+    places = list(map(on_axis, values))
+    apart = (b - a for a, b in itertools.pairwise(places))
+    if len(values) <= most and min(apart) >= _LABEL_SHARE * (places[-1] - places[0]):
         axis.set_major_locator(FixedLocator(list(values)))
     axis.set_minor_locator(NullLocator())
 
