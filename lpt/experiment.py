@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +44,7 @@ from lpt.results import (
     write_predictions,
 )
 from lpt.resume import Earlier, Preemption, find_earlier, finished_metrics
-from lpt.run_dir import claim_run_dir, first_process, log_to
+from lpt.run_dir import SAVING_SECONDS, claim_run_dir, first_process, log_to, sole_user
 from lpt.tracking import finished_loggers, log_end
 from lpt.training import build_trainer
 
@@ -71,10 +72,19 @@ def run(config: Config) -> dict[str, Any] | None:
     plan = prepare(config)
     if config.resume not in (None, "auto"):
         config = dataclasses.replace(config, run_dir=config.resume)
+    with ExitStack() as held:
+        return _run_alone(config, plan, held)
+
+
+def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:
+    """The run itself, as the only process that uses its folder."""
+    if config.run_dir is not None and Path(config.run_dir).is_dir():
+        held.enter_context(sole_user(Path(config.run_dir), SAVING_SECONDS if config.resume else 0))
     earlier = find_earlier(config, resolve(config, config.run_dir, plan.layer), plan.split)
     seed_everything(config.seed, workers=True, verbose=False)
     model, identity = build_model(config, plan)  # may be refused: before anything is written
     run_dir = claim_run_dir(config, plan.layer, goes_on=earlier is not None)
+    held.enter_context(sole_user(run_dir, 0))
     with log_to(run_dir), finished_loggers(config.logger):
         begin(config, plan, run_dir, earlier)
         data = build_data(config, plan)

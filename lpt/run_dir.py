@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config import Config
@@ -18,6 +19,8 @@ from lpt.results import ADAPTER, CONFIG, FINISHED, PROGRESS
 
 # Set by the first process; the others run the same command and share its folder.
 _ENVIRONMENT = "LPT_RUN_DIR"
+SAVING_SECONDS = 60.0  # that a run may take to save its state when it is asked to end
+_LOCK = ".lock"
 _LEFT_BEHIND = (
     FINISHED,
     "predictions*.tsv",
@@ -52,6 +55,43 @@ def claim_run_dir(config: Config, layer: int, *, goes_on: bool = False) -> Path:
             _remove(path)
     os.environ[_ENVIRONMENT] = str(run_dir)
     return run_dir
+
+
+@contextmanager
+def sole_user(folder: Path, patience: float) -> Iterator[None]:
+    """Keep other processes out of the folder of a run, within the block.
+
+    Args:
+        folder: Of the run; it is there.
+        patience: Seconds to wait for another process, which may be saving its state.
+
+    Raises:
+        ConfigError: Another process goes on using it.
+    """
+    if not first_process():
+        yield
+        return
+    lock = FileLock(folder / _LOCK, is_singleton=True)  # within a process it can be taken again
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        given = f"another process is running in {folder}"
+        raise fail("run_dir", given, "another folder", "wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Whether the process of a run is alive that has this folder."""
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        with FileLock(folder / _LOCK).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def left_behind(run_dir: Path) -> list[Path]:

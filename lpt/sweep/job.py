@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -17,15 +18,17 @@ from typing import Any
 
 from lpt.errors import PREEMPTED
 from lpt.results import FINISHED, write_atomically
-from lpt.sweep.process import Process, signal_all, start_fresh
+from lpt.run_dir import SAVING_SECONDS, in_use
+from lpt.sweep.process import Process, ask_to_end, kill, start_fresh
 
 JOB, OUTPUT = "job.json", "output.txt"
 _PRUNE = "prune"  # its presence asks a job to end, because others do better
 _POLL_SECONDS = 0.1
-_SAVING_SECONDS = 60
 _TAIL_BYTES = 1 << 16
 _REASON_CHARACTERS = 1000
 
+_PROMPT = "$ "  # before the command in the output, once for each attempt
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt)\b")  # the end of a traceback
 Start = Callable[[Sequence[str], Path, Path | None, Mapping[str, str]], Process]
 
 WAITING, RUNNING = "waiting", "running"
@@ -49,7 +52,6 @@ class Job:
         seconds: Time of all attempts.
         exit_status: Of the last attempt; negative: the signal that killed it.
         host: Where it ran.
-        pid: Its process there; None after its end.
         device: On which devices it ran.
     """
 
@@ -65,7 +67,6 @@ class Job:
     seconds: float = 0.0
     exit_status: int | None = None
     host: str | None = None
-    pid: int | None = None
     device: str | None = None
     folder: Path = field(default=Path(), compare=False)
 
@@ -82,6 +83,16 @@ class Job:
             return known
         except (OSError, ValueError):
             return None
+
+    def settle(self) -> None:
+        """Mend the state that a sweep left which was killed itself."""
+        if self.metrics is not None and self.state != DONE:
+            self.state, self.reason = DONE, None
+        elif self.metrics is None and self.state == RUNNING and not in_use(self.folder):
+            self.state = INTERRUPTED
+        else:
+            return
+        self.write()
 
     def write(self) -> None:
         """Write job.json."""
@@ -134,7 +145,6 @@ def run_job(
     assert job is not None, folder
     if job.metrics is not None or (stop is not None and stop.asked.is_set()):
         return job
-    _wait_for_earlier(job)
     (folder / _PRUNE).unlink(missing_ok=True)
     job.state, job.reason, job.exit_status = RUNNING, None, None
     job.attempts += 1
@@ -144,17 +154,14 @@ def run_job(
     before, started = job.seconds, time.monotonic()
     try:
         job.exit_status = _run(job, cwd, environment or {}, stop, start)
-        job.state = _state(job)
-    except OSError as error:  # e.g. no memory for another process
-        job.state, job.reason = FAILED, f"could not be started: {error}"
+        job.state, job.reason = _outcome(job, stop)
+    except (OSError, EOFError) as error:  # e.g. no memory for another process
+        job.state, job.reason = FAILED, f"could not be started: {error!r}"
     except BaseException:  # a cluster asks for the machine that this job is on
         job.state = INTERRUPTED
         raise
     finally:
-        job.pid = None
         job.seconds = round(before + time.monotonic() - started, 3)
-        if job.state == FAILED and job.reason is None:
-            job.reason = _reason(job)
         job.write()
     return job
 
@@ -173,60 +180,52 @@ def _run(
 ) -> int:
     output = job.folder / OUTPUT
     with output.open("a", encoding="utf-8") as file:
-        file.write(f"$ {job.command}\n")
+        file.write(f"\n{_PROMPT}{job.command}\n")
     process = start(job.arguments, output, cwd, environment)
-    job.pid = process.pid
-    job.write()
     try:
         return _wait(process, job.folder, stop)
     except BaseException:
-        _end(process)
+        _give_up(process)
         raise
-
-
-def _wait_for_earlier(job: Job) -> None:
-    """Let the process of an earlier sweep end, which saves its state because that was killed."""
-    if job.pid is None or job.host != socket.gethostname():
-        return
-    deadline = time.monotonic() + _SAVING_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(job.pid, 0)
-        except (ProcessLookupError, PermissionError):  # gone, or somebody else's by now
-            return
-        time.sleep(_POLL_SECONDS)
+    finally:
+        kill(process)  # other ranks may wait for one that is gone
 
 
 def _wait(process: Process, folder: Path, stop: Stop | None) -> int:
     asked = False
     while (status := process.poll()) is None:
         if stop is not None and stop.at_once.is_set():
-            signal_all(process, signal.SIGKILL)
-        elif not asked and (
-            (stop is not None and stop.asked.is_set()) or (folder / _PRUNE).exists()
-        ):
+            kill(process)
+        elif not asked and (_stopped(stop) or (folder / _PRUNE).exists()):
             asked = True
-            signal_all(process, signal.SIGTERM)
+            ask_to_end(process)
         time.sleep(_POLL_SECONDS)
     return status
 
 
-def _end(process: Process) -> None:
-    """End a process whose job is given up: in time to save its state, if it heeds that."""
-    deadline = time.monotonic() + _SAVING_SECONDS
-    signal_all(process, signal.SIGTERM)
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            signal_all(process, signal.SIGKILL)
+def _stopped(stop: Stop | None) -> bool:
+    return stop is not None and stop.asked.is_set()
+
+
+def _give_up(process: Process) -> None:
+    """End a process, in time to save its state, if it heeds that."""
+    deadline = time.monotonic() + SAVING_SECONDS
+    ask_to_end(process)
+    while process.poll() is None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
 
 
-def _state(job: Job) -> str:
-    if job.metrics is not None and job.exit_status == 0:
-        return DONE
+def _outcome(job: Job, stop: Stop | None) -> tuple[str, str | None]:
+    """State and reason after the end of its process."""
+    if job.metrics is not None:  # which is written last
+        return DONE, None
     if job.exit_status in (PREEMPTED, -signal.SIGTERM):
-        return PRUNED if (job.folder / _PRUNE).exists() else INTERRUPTED
-    return FAILED
+        if (job.folder / _PRUNE).exists():
+            return PRUNED, None
+        return INTERRUPTED, None if _stopped(stop) else "by a signal from outside the sweep"
+    if _stopped(stop) and job.exit_status == -signal.SIGKILL:
+        return INTERRUPTED, None
+    return FAILED, _reason(job)
 
 
 def _reason(job: Job) -> str:
@@ -237,13 +236,16 @@ def _reason(job: Job) -> str:
         return f"killed by {name}" + (", perhaps for want of memory" if status == -9 else "")
     lines = _last_lines(job.folder / OUTPUT)
     heads = [i for i, line in enumerate(lines) if line.endswith("nothing was started.")]
-    told = " ".join(lines[heads[-1] + 1 :]) if heads else next(iter(lines[::-1]), "")
+    errors = [line for line in lines if _ERROR.match(line)]
+    told = " ".join(lines[heads[-1] + 1 :]) if heads else next(iter((errors or lines)[::-1]), "")
     return told[:_REASON_CHARACTERS] or f"exit status {status}"
 
 
 def _last_lines(file: Path) -> Sequence[str]:
+    """What the last attempt said at its end."""
     with file.open("rb") as output:
         output.seek(max(0, output.seek(0, os.SEEK_END) - _TAIL_BYTES))
         text = output.read().decode("utf-8", errors="replace")
     # What is written over in a terminal is a line of its own here: progress bars.
-    return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+    text = text.rpartition(f"\n{_PROMPT}")[2].replace("\r", "\n")
+    return [line.strip() for line in text.split("\n")[1:] if line.strip()]

@@ -19,7 +19,12 @@ from lpt.config import PACKAGE_DIR
 
 TRAIN = PACKAGE_DIR.parent / "train.py"
 _PRELOADED = ["lpt.experiment", "hydra.main"]
-_OF_A_RANK = ("LPT_RUN_DIR", "LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_PORT")
+# By these, Lightning takes a process for one of a group that was started from outside.
+_OF_A_RANK = (
+    *("LPT_RUN_DIR", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+)
+_OF_A_GROUP = ("SLURM_", "TORCHELASTIC_")
 _one_at_a_time = threading.Lock()  # multiprocessing looks after all its children in one place
 
 
@@ -70,8 +75,8 @@ class Forked:
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
-        environment = {**_own(os.environ), **given}
-        with _one_at_a_time, _importable(TRAIN.parent):
+        with _one_at_a_time, _importable(TRAIN.parent), _without_ctrl_c():
+            environment = {**_own(os.environ), **given}
             self._process = context.Process(
                 target=_train, args=(list(arguments), str(output), cwd or Path.cwd(), environment)
             )
@@ -85,10 +90,35 @@ class Forked:
             return self._process.exitcode
 
 
-def signal_all(process: Process, number: signal.Signals) -> None:
-    """Send a signal to all processes of a job: those of the other ranks are its children."""
+def ask_to_end(process: Process) -> None:
+    """Have a job save its state and end: its first process tells the other ranks.
+
+    Its data loader's workers must not be asked, too: a run whose workers end has failed.
+    """
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        os.kill(process.pid, signal.SIGTERM)
+
+
+def kill(process: Process) -> None:
+    """Kill all processes of a job that there still are: other ranks and workers are its children.
+
+    The first one may not lead a group of its own yet.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Start processes that Ctrl-C in the terminal does not reach, while they lead no session."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -106,7 +136,11 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _own(environment: Mapping[str, str]) -> dict[str, str]:
     """Without what makes a process one of a group that trains together; errors told in full."""
-    kept = {name: value for name, value in environment.items() if name not in _OF_A_RANK}
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name not in _OF_A_RANK and not name.startswith(_OF_A_GROUP)
+    }
     return {**kept, "HYDRA_FULL_ERROR": "1"}
 
 
@@ -123,6 +157,7 @@ def _train(
 ) -> None:
     """What a forked process does: as `python train.py ...` would."""
     os.setsid()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)
