@@ -177,7 +177,6 @@ def test_all_layers_are_those_of_each_kind() -> None:
     assert [tuple(point.values()) for point in points] == [
         (kind, layer, seed) for kind, layer in expected for seed in "12"
     ]
-    assert list(points[0]) == ["prompt", "prompt.layer", "seed"]  # as on the command line
 
 
 def test_all_layers_of_the_model_at_hand(local: list[str], checkpoints: dict[str, Path]) -> None:
@@ -203,13 +202,6 @@ def test_points_say_what_to_type_and_have_names_of_their_own(local: list[str]) -
         assert config.task.template == point.config.task.template
         assert config.seed == point.config.seed
     assert [p.name for p in Composer(space(*local, "seed=1,2")).grid()] == ["seed-1", "seed-2"]
-
-
-def test_a_long_name_is_cut_and_stays_the_only_one(local: list[str]) -> None:
-    long = "a" * 200 + " {text} <mask>"
-    points = list(Composer(space(*local, f"task.template='{long} .','{long} ,'")).grid())
-    assert len({point.name for point in points}) == 2
-    assert all(len(point.name) < 140 for point in points)
 
 
 def test_layers_are_filled_by_the_first_job_of_those_that_read_the_same(local: list[str]) -> None:
