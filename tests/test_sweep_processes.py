@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from lpt.sweep.job import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Job
+from lpt.sweep.job import DONE, FAILED, INTERRUPTED, WAITING, Job
 from tests.processes import alive, until
 from tests.test_config import ROOT
-from tests.test_resume import assert_same, outcome
 
-SECONDS = 60
+SECONDS = 180
 CTRL_C = 130
 
 
@@ -121,7 +120,7 @@ def test_a_sweep_some_of_whose_jobs_fail(sweeps: Sweeps, tmp_path: Path) -> None
     assert attempts == {first: 1, bad: 2, other: 1, also_bad: 2}
 
 
-LONG = ("seed=1,2", "trainer.max_steps=60", "trainer.eval_every_steps=5", "prompt.dropout=0.2")
+LONG = ("seed=1,2", "trainer.max_steps=400", "trainer.eval_every_steps=20", "prompt.dropout=0.2")
 
 
 def steps(folder: Path) -> int:
@@ -159,28 +158,10 @@ def stopped(
     return status, said
 
 
-def test_a_killed_sweep_ends_as_if_nothing_had_happened(sweeps: Sweeps, tmp_path: Path) -> None:
-    home = tmp_path / "killed"
-    jobs = home / "jobs"
-    status, _ = stopped(sweeps, home, signal.SIGKILL, lambda: 0 < steps(jobs / "seed-1") < 50)
-    assert status == -signal.SIGKILL
-    assert sweeps.jobs("killed")["seed-1"].state == RUNNING  # nobody was left to say otherwise
-    assert sweeps.jobs("killed")["seed-1"].metrics is None
-
-    status, said = sweeps.run("killed", *LONG)
-    assert status == 0, said
-    found = {name: (job.state, job.attempts) for name, job in sweeps.jobs("killed").items()}
-    assert found == {"seed-1": (DONE, 2), "seed-2": (DONE, 1)}
-    assert "Going on at step" in (jobs / "seed-1" / "output.txt").read_text()
-
-    status, said = sweeps.run("whole", *LONG)
-    assert status == 0, said
-    for name in ("seed-1", "seed-2"):
-        assert outcome(jobs / name)["metrics"]["dev_history"]
-        assert_same(jobs / name, tmp_path / "whole" / "jobs" / name)
-
-
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, CTRL_C), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(signal.SIGINT, CTRL_C), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow)],
+)
 def test_a_sweep_that_is_asked_to_stop(
     sweeps: Sweeps, tmp_path: Path, number: signal.Signals, expected: int
 ) -> None:
