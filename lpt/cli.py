@@ -17,11 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from lpt.config import register, typed
-from lpt.errors import PREEMPTED, USAGE_ERROR, ConfigError, RunError, fail
+from lpt.errors import CTRL_C, PREEMPTED, USAGE_ERROR, ConfigError, RunError, fail
 from lpt.overrides import ALL, LAYER, check_overrides
 
 PARENT = "LPT_SWEEP_PROCESS"  # id of the process that watches over a job of a sweep
 _PR_SET_PDEATHSIG = 1
+_MULTIRUN = "python sweep.py ..., or python train.py -m ..."
 _ALL_LAYERS = {f"{LAYER}={ALL}": f"{LAYER}=choice({ALL})"}
 
 
@@ -49,14 +50,18 @@ def run_composed(composed: DictConfig) -> None:
     """
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
-        from lpt.sweep.job import run_job
+        from lpt.sweep.job import JOB, run_job
 
-        if composed.run_dir is None:
-            _exit_with(fail("hydra/sweeper", "another one", "lpt, which gives each job its folder"))
         cwd = Path(hydra.runtime.cwd)
-        run_job(cwd / composed.run_dir, cwd=cwd)
+        folder = cwd / (composed.run_dir or "")
+        if not (folder / JOB).is_file():
+            _exit_with(fail("hydra/sweeper", "another one", "lpt, which gives each job its folder"))
+        run_job(folder, cwd=cwd)
         return
     try:
+        for given in hydra.overrides.task:
+            if given.startswith(("sweep=", "sweep.")):
+                raise fail("sweep", f"{given} for a single run", "a multirun", _MULTIRUN)
         config = typed(composed)
         from lpt.experiment import run  # slow to import: a wrong command line fails before
 
@@ -82,6 +87,8 @@ def run_swept(
         raise SystemExit(run_sweep(composed, arguments, launch))
     except ConfigError as error:
         _exit_with(error)
+    except KeyboardInterrupt as stop:  # before the first job, or after the last one
+        raise SystemExit(CTRL_C) from stop
 
 
 def _end_with(parent: int) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 # Exit statuses.
 USAGE_ERROR = 2
+CTRL_C = 130
 PREEMPTED = 75  # interrupted by a signal, to be started again (EX_TEMPFAIL)
 
 _SHOWN_ROWS = 5

@@ -96,7 +96,7 @@ def find_earlier(config: Config, resolved: Config, split: Mapping[str, Any]) -> 
         "resume",
         f"{run_dir} has no checkpoint that can be read",
         "a whole checkpoint",
-        "start anew: resume=null overwrite=true",
+        f"remove {run_dir / CHECKPOINTS} to start anew",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +15,13 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from lpt.results import PROGRESS
 from lpt.sweep.job import DONE, FAILED, INTERRUPTED, PRUNED, RUNNING, WAITING, Job
 
+logger = logging.getLogger(__name__)
 _EVERY_SECONDS = 0.5
 _SHOWN = 8
 _ENDED = (DONE, FAILED, PRUNED)
@@ -46,6 +49,8 @@ def look(folder: Path) -> Seen | None:
     job = Job.read(folder)
     if job is None:
         return None
+    if job.state == WAITING:
+        return Seen(job)
     try:
         known: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         scores = tuple(entry[known["metric"]] for entry in known["dev_history"])
@@ -91,8 +96,8 @@ class Board:
             while True:
                 last = over.wait(_EVERY_SECONDS)
                 seen = self._look()
-                if each_time is not None and not last:
-                    each_time(seen)
+                if each_time is not None:
+                    self._tell(each_time, seen)
                 if live is not None:
                     live.update(self.render(seen))
                 else:
@@ -117,6 +122,12 @@ class Board:
             if live_or_none is not None:
                 live.stop()
 
+    def _tell(self, each_time: Callable[[Sequence[Seen]], None], seen: Sequence[Seen]) -> None:
+        try:
+            each_time(seen)
+        except Exception:  # the sweep goes on, and so does the board
+            logger.exception("What watches over the jobs failed")
+
     def render(self, seen: Sequence[Seen]) -> Group:
         """The table as it is now."""
         table = Table(title=f"{self.title} · {self.summary(seen)}", title_justify="left")
@@ -128,7 +139,7 @@ class Board:
             steps = f"{one.step}/{one.steps}" if one.steps else str(one.step or "")
             score = f"{max(one.scores):.3f}" if one.scores else ""
             state = one.job.state if one.job.reason is None else f"failed: {one.job.reason[:80]}"
-            table.add_row(one.job.name, state, steps, score)
+            table.add_row(one.job.name, escape(state), steps, score)
         return Group(table)
 
     def summary(self, seen: Sequence[Seen]) -> str:

@@ -56,6 +56,7 @@ def claimed(folder: Path, config: SweepConfig, space: Space, *, overwrite: bool)
         given = f"another sweep is running in {folder}"
         raise fail("sweep.dir", given, "another folder", "wait for it, or stop it") from None
     try:
+        _refuse_other(folder, config, space, overwrite=overwrite)  # now that it stays as it is
         if overwrite:
             _clear(folder)
         command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -100,8 +101,8 @@ def _refuse_other(folder: Path, config: SweepConfig, space: Space, *, overwrite:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier sweep left; whatever else is there stays."""
-    for name in (JOBS, REPORT):
+    """Remove what an earlier sweep left, what marks it as one last; other things stay."""
+    for name in (JOBS, REPORT, "wandb"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in (SWEEP, CSV, JSONL, STUDY):
+    for name in (CSV, JSONL, STUDY, f"{STUDY}.lock", SWEEP):
         (folder / name).unlink(missing_ok=True)

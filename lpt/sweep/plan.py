@@ -6,23 +6,25 @@ import copy
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lpt.config import CONF_DIR, Config, typed
-from lpt.errors import Problems
+from lpt.errors import Problems, fail
 from lpt.models.backbone import find_backbone, whereabouts
 from lpt.overrides import ALL, LAYER, config_groups
 from lpt.plan import prepare
-from lpt.sweep.space import Settings, Space, layers_of, parsed_value
+from lpt.sweep.space import Settings, Space, combinations, layers_of, parsed_value
 from lpt.validation import check_layer, reason_not_to_cache, validate
 
 _NAME_LENGTH = 120
+_WHERE = "see lpt/config.py and lpt/data/config.py"
 # What says nothing of model, task, data and machine.
 _FREE = ("prompt", "optim", "cache", "logger", "seed", "run_dir", "resume", "sweep")
 
@@ -43,7 +45,7 @@ class Point:
     overrides: Sequence[str]
     config: Config
 
-    @property
+    @cached_property
     def reads(self) -> str:
         """What it has in common with the jobs that read the same texts with the same model."""
         known = dataclasses.asdict(self.config)
@@ -68,13 +70,16 @@ class Composer:
         overrides = [*self.space.arguments, *(f"{k}={v}" for k, v in settings.items())]
         return Point(name or _name(settings), settings, overrides, self._config(settings))
 
-    def grid(self) -> Iterator[Point]:
+    def grid(self) -> list[Point]:
         """All jobs of a grid.
 
         Raises:
-            ConfigError: A model cannot be found, or as `point`.
+            ConfigError: A model cannot be found, or as `point`, of all jobs together.
         """
-        return map(self.point, self.space.points(self.layers))
+        points = self._points(self.space.points(self.layers))
+        if not points:
+            raise fail(LAYER, ALL, "a model with a layer that a prompt may enter at")
+        return points
 
     def corners(self) -> list[Point]:
         """Points of a search that together have every value, and the ends of all ranges.
@@ -85,11 +90,32 @@ class Composer:
         space = self.space
         values = {key: list(texts) for key, texts in space.axes.items()}
         if values.get(LAYER) == [ALL]:
-            values[LAYER] = list(map(str, self.layers({})))
+            values[LAYER] = list(map(str, self.common_layers()))
         values |= {key: [str(r.low), str(r.high)] for key, r in space.ranges.items()}
         first = {key: texts[0] for key, texts in values.items()}
         others = [{**first, key: text} for key, texts in values.items() for text in texts[1:]]
-        return [self.point(settings) for settings in (first, *others)]
+        return self._points([first, *others])
+
+    def _points(self, all_settings: Iterable[Settings]) -> list[Point]:
+        problems, points = Problems(), []
+        for settings in all_settings:
+            with problems.collect():
+                points.append(self.point(settings))
+        problems.raise_if_any()
+        return points
+
+    def common_layers(self) -> range:
+        """The layers that a prompt may enter at whatever the groups of a search are.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        axes = {key: values for key, values in self.space.axes.items() if key in self.groups}
+        found = [self.layers(settings) for settings in combinations(axes)]
+        common = range(max(f.start for f in found), min(f.stop for f in found))
+        if not common:
+            raise fail(LAYER, ALL, "models with layers in common", "give numbers")
+        return common
 
     def layers(self, settings: Mapping[str, str]) -> range:
         """The layers that a prompt may enter at with these settings."""
@@ -101,8 +127,12 @@ class Composer:
         of_groups = {k: v for k, v in settings.items() if k in self.groups}
         composed = copy.deepcopy(self._composed(*(f"{k}={v}" for k, v in of_groups.items())))
         for key, value in settings.items():
-            if key not in of_groups:
+            if key in of_groups:
+                continue
+            try:
                 OmegaConf.update(composed, key, parsed_value(value))
+            except OmegaConfBaseException as error:
+                raise fail(key, f"{value}: {str(error).splitlines()[0]}", _WHERE) from error
         return typed(composed)
 
     def _compose(self, *of_groups: str) -> DictConfig:
@@ -112,7 +142,9 @@ class Composer:
 def _name(settings: Settings) -> str:
     """Name of a folder that says the settings."""
     text = "_".join(f"{key}-{value}" for key, value in settings.items())
-    name = re.sub(r"[^\w.+-]+", "_", text)  # no characters that the command line would quote
+    name = re.sub(
+        r"[^\w.+-]+", "_", text, flags=re.ASCII
+    )  # no characters that the command line would quote
     if name == text and len(name) <= _NAME_LENGTH:
         return name
     return f"{name[:_NAME_LENGTH]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -143,7 +175,9 @@ def check_points(points: Sequence[Point], progress: Callable[[Any], Iterable[Any
 
 def _check_alike(points: Sequence[Point]) -> None:
     """Check jobs that read the same: only their prompts have to be looked at one by one."""
-    plan, problems = prepare(points[0].config), Problems()
+    first = points[0].config
+    any_layer = dataclasses.replace(first.prompt, layer=None)
+    plan, problems = prepare(dataclasses.replace(first, prompt=any_layer)), Problems()
     for point in points:
         prompt = point.config.prompt
         if prompt.layer is not None:

@@ -67,10 +67,11 @@ def run_pool(folders: Sequence[Path], at_a_time: int | None) -> None:
         finally:
             free.put(place)
 
-    running = [threads.submit(one, folder) for folder in folders]
+    running: list[Future[Job]] = []
     try:
+        running += [threads.submit(one, folder) for folder in folders]
         _finish(running)
-    except KeyboardInterrupt:
+    except BaseException:
         stop.asked.set()
         try:
             wait(running)
@@ -79,7 +80,7 @@ def run_pool(folders: Sequence[Path], at_a_time: int | None) -> None:
             wait(running)
         raise
     finally:
-        threads.shutdown()
+        threads.shutdown(cancel_futures=True)
 
 
 def _finish(running: Sequence[Future[Job]]) -> None:
@@ -89,9 +90,8 @@ def _finish(running: Sequence[Future[Job]]) -> None:
 
 
 def _environment(place: Place, at_a_time: int) -> Mapping[str, str]:
-    if place:
-        return {_VISIBLE: ",".join(place)}
-    if at_a_time == 1 or _THREADS in os.environ:
-        return {}
-    # Threads of several jobs on the same cores would wait for each other.
-    return {_THREADS: str(max(1, (os.cpu_count() or 1) // at_a_time))}
+    environment = {_VISIBLE: ",".join(place)} if place else {}
+    if at_a_time > 1 and _THREADS not in os.environ:
+        # Threads of several jobs on the same cores would wait for each other.
+        environment[_THREADS] = str(max(1, (os.cpu_count() or 1) // at_a_time))
+    return environment

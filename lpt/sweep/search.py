@@ -27,8 +27,9 @@ from lpt.sweep.space import Range, Settings, Space
 STUDY = "study.jsonl"
 _SETTINGS = "settings"
 _SEEDS = ("seed", "data.seed")
-# A run is not judged before so many others have ended, nor by its first evaluation.
-_STARTUP_TRIALS, _WARMUP_EVALUATIONS = 5, 1
+# A run is behind if it is not among the better three quarters of the runs at that evaluation. It is
+# not judged before so many others have ended, nor by its first evaluation.
+_KEPT_PERCENT, _STARTUP_TRIALS, _WARMUP_EVALUATIONS = 75.0, 5, 1
 
 
 def check_search(space: Space) -> None:
@@ -65,6 +66,7 @@ class Search:
 
     def __init__(self, composer: Composer, folder: Path, *, prune: bool) -> None:
         self.distributions = _distributions(composer)
+        self._judged: dict[str, int] = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
             study_name="lpt",
@@ -73,9 +75,11 @@ class Search:
             direction="maximize",
         )
         # After so many trials as there are, so that going on does not repeat what was drawn.
-        self.study.sampler = optuna.samplers.TPESampler(seed=len(self.study.trials))
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=len(self.study.trials), constant_liar=True
+        )
         self.study.pruner = (
-            optuna.pruners.MedianPruner(_STARTUP_TRIALS, _WARMUP_EVALUATIONS)
+            optuna.pruners.PercentilePruner(_KEPT_PERCENT, _STARTUP_TRIALS, _WARMUP_EVALUATIONS)
             if prune
             else optuna.pruners.NopPruner()
         )
@@ -103,19 +107,29 @@ class Search:
 
     def behind(self, name: str, scores: Sequence[float]) -> bool:
         """Whether a trial with these dev scores, evaluation by evaluation, is clearly behind."""
+        if self._judged.get(name) == len(scores):  # nothing new
+            return False
+        self._judged[name] = len(scores)
+        trial = self._report(name, scores)
+        return trial is not None and bool(scores) and trial.should_prune()
+
+    def _report(self, name: str, scores: Sequence[float]) -> Trial | None:
+        """Add the scores that are not known yet; None if the trial has ended meanwhile."""
         frozen = self.study.trials[_number(name)]
         trial = Trial(self.study, frozen._trial_id)
         try:
             for evaluation in range(len(frozen.intermediate_values), len(scores)):
                 trial.report(max(scores[: evaluation + 1]), evaluation)
-            return bool(scores) and trial.should_prune()
-        except optuna.exceptions.UpdateFinishedTrialError:  # it has ended meanwhile
-            return False
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return None
+        return trial
 
     def tell(self, job: Job) -> None:
         """How the job of a trial has ended, if it has."""
         number, metrics = _number(job.name), job.metrics
         if metrics is not None:
+            metric = metrics["selection"]["metric"]
+            self._report(job.name, [entry[metric] for entry in metrics["dev_history"]])
             self.study.tell(number, metrics["selection"]["value"])
         elif job.state in (PRUNED, FAILED):
             state = TrialState.PRUNED if job.state == PRUNED else TrialState.FAIL
@@ -138,7 +152,7 @@ def _distributions(composer: Composer) -> dict[str, BaseDistribution]:
     space, found = composer.space, dict[str, BaseDistribution]()
     for key, values in space.axes.items():
         if key == LAYER and values == (ALL,):
-            layers = composer.layers({})
+            layers = composer.common_layers()
             found[key] = IntDistribution(layers[0], layers[-1])
         else:
             found[key] = CategoricalDistribution(values)

@@ -20,8 +20,9 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from lpt.errors import Problems, fail
-from lpt.overrides import ALL, LAYER
+from lpt.config import CONF_DIR
+from lpt.errors import Problems
+from lpt.overrides import ALL, LAYER, check_overrides
 
 _OWN = ("sweep", "run_dir", "resume", "overwrite", "dry_run")  # the sweep's, not its jobs'
 
@@ -75,12 +76,12 @@ class Space:
                 `prompt.layer=all`.
         """
         if self.axes.get(LAYER) != (ALL,):
-            yield from _combinations(self.axes)
+            yield from combinations(self.axes)
             return
         others = {key: values for key, values in self.axes.items() if key != LAYER}
-        allowed = {tuple(point.items()): layers(point) for point in _combinations(others)}
+        allowed = {tuple(point.items()): layers(point) for point in combinations(others)}
         any_layer = sorted(set().union(*allowed.values()))
-        for point in _combinations({**self.axes, LAYER: tuple(map(str, any_layer))}):
+        for point in combinations({**self.axes, LAYER: tuple(map(str, any_layer))}):
             if int(point[LAYER]) in allowed[tuple((k, point[k]) for k in others)]:
                 yield point
 
@@ -93,7 +94,8 @@ class Space:
 Settings = dict[str, str]
 
 
-def _combinations(axes: Mapping[str, Sequence[str]]) -> Iterator[Settings]:
+def combinations(axes: Mapping[str, Sequence[str]]) -> Iterator[Settings]:
+    """Every combination of some values, the last one changing fastest."""
     return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
 
@@ -113,13 +115,18 @@ def read_space(
     """
     written = [f"{key}={_text(value)}" for key, value in fixed.items()]
     written += [f"{key}={_values_text(value)}" for key, value in space.items()]
-    overrides = {o.get_key_element(): o for o in _parsed([*written, *arguments])}
+    check_overrides([*written, *arguments], CONF_DIR)
+    overrides = {o.key_or_group: o for o in _parsed([*written, *arguments])}
     problems = Problems()
     one: dict[str, str] = {}
     axes: dict[str, tuple[str, ...]] = {}
     ranges: dict[str, Range] = {}
     for key, override in overrides.items():
-        if key.partition(".")[0] in _OWN:
+        own = key.partition(".")[0] in _OWN
+        if override.is_sweep_override() and (own or override.get_key_element() != key):
+            given = str(override.input_line)
+            problems.add(key, given, "one value for all jobs" if own else f"{key}=a,b,...")
+        if own:
             continue
         numbers = _range(override, search=search)
         if numbers is not None:
@@ -147,7 +154,7 @@ def parsed_value(text: str) -> Any:
 
 def quoted(text: str) -> str:
     """Text as a value on the command line."""
-    if re.fullmatch(r"[\w./+-]+", text):
+    if re.fullmatch(r"[\w./+-]+", text, re.ASCII) and parsed_value(text) == text:
         return text
     return QuotedString(text, Quote.single).with_quotes()
 
@@ -188,7 +195,7 @@ def _range(override: Override, *, search: bool) -> Range | None:
         log, low, high = "log" in value.tags, value.start, value.end
         assert low is not None
         assert high is not None
-        if "int" in value.tags:
+        if "int" in value.tags or isinstance(low, int):  # tag(int, ...) or int(...)
             return Range(int(low), int(high), 1, log)
         return Range(float(low), float(high), None, log)
     if isinstance(value, RangeSweep) and search:
@@ -199,7 +206,9 @@ def _range(override: Override, *, search: bool) -> Range | None:
 
 def _values_text(value: Any) -> str:
     if OmegaConf.is_list(value) or isinstance(value, list | tuple):
-        return f"choice({','.join(map(_text, value))})"
+        texts = list(map(_text, value))
+        # A single value is an axis as well; but Hydra takes no null there.
+        return f"choice({texts[0]})" if len(texts) == 1 else ",".join(texts)
     return _text(value)
 
 
@@ -210,9 +219,3 @@ def _text(value: Any) -> str:
 def layers_of(kind: str, depth: int) -> range:
     """The layers that a prompt may enter at: a generator needs one below it to read."""
     return range(1 if kind == "static" else 2, depth + 1)
-
-
-def one_value(key: str, space: Space) -> None:
-    """Refuse a key that a sweep must not vary."""
-    if key in space.axes or key in space.ranges:
-        raise fail(key, "several values", "one for all jobs of a sweep")
