@@ -18,12 +18,11 @@ from omegaconf import DictConfig
 
 from lpt.config import register, typed
 from lpt.errors import CTRL_C, PREEMPTED, USAGE_ERROR, ConfigError, RunError, fail
-from lpt.overrides import ALL, LAYER, check_overrides
+from lpt.overrides import check_overrides, several
 
 PARENT = "LPT_SWEEP_PROCESS"  # id of the process that watches over a job of a sweep
 _PR_SET_PDEATHSIG = 1
 _MULTIRUN = "python sweep.py ..., or python train.py -m ..."
-_ALL_LAYERS = {f"{LAYER}={ALL}": f"{LAYER}=choice({ALL})"}
 
 
 def start(conf: Path) -> None:
@@ -34,8 +33,7 @@ def start(conf: Path) -> None:
     if PARENT in os.environ:
         _end_with(int(os.environ.pop(PARENT)))
     register()
-    # What Hydra takes for several values, because it stands for them.
-    sys.argv[1:] = [_ALL_LAYERS.get(argument, argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = map(several, sys.argv[1:])
     try:
         check_overrides(sys.argv[1:], conf)
     except ConfigError as error:

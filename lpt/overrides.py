@@ -47,6 +47,11 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
     problems.raise_if_any()
 
 
+def several(argument: str) -> str:
+    """An override as Hydra takes it: `prompt.layer=all` stands for several values."""
+    return f"{LAYER}=choice({ALL})" if argument == f"{LAYER}={ALL}" else argument
+
+
 def config_groups(conf: Path) -> dict[str, list[str]]:
     """The groups in a folder of configurations and their choices; Hydra's own are left out."""
     folders = [d for d in conf.iterdir() if d.is_dir() and d.name != "hydra"]

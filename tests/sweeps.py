@@ -23,7 +23,7 @@ Ending = Callable[[dict[str, Any]], int | float]
 class Ended:
     """A process that is over."""
 
-    pid = -1
+    pid = 1 << 30  # nobody's
 
     def __init__(self, status: int) -> None:
         self.status = status

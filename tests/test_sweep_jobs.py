@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lpt.run_dir import sole_user
 from lpt.sweep.job import (
     DONE,
     FAILED,
@@ -26,7 +27,7 @@ from lpt.sweep.job import (
     ask_to_prune,
     run_job,
 )
-from lpt.sweep.process import signal_all
+from lpt.sweep.process import ask_to_end, kill
 from tests.processes import SECONDS, alive, shell, until
 
 FINISH = "echo '{}' > metrics.json"
@@ -80,11 +81,11 @@ def test_what_is_no_job_is_none(tmp_path: Path, content: str) -> None:
     ("script", "state", "status"),
     [
         (FINISH, DONE, 0),
-        (f"{FINISH}; exit 1", FAILED, 1),
+        (f"{FINISH}; exit 1", DONE, 1),  # that file is the last thing of a run
         ("exit 0", FAILED, 0),  # it left nothing
         ("echo no; exit 3", FAILED, 3),
         ("exit 75", INTERRUPTED, 75),
-        (f"{FINISH}; exit 75", INTERRUPTED, 75),
+        (f"{FINISH}; exit 75", DONE, 75),
         ("kill -TERM $$", INTERRUPTED, -signal.SIGTERM),
         ("touch prune; exit 75", PRUNED, 75),
         ("touch prune; kill -TERM $$", PRUNED, -signal.SIGTERM),
@@ -97,7 +98,7 @@ def test_the_end_of_a_process_is_the_state_of_its_job(
 ) -> None:
     job = ran(make(script), device="CPU")
     assert (job.state, job.exit_status, job.attempts, job.device) == (state, status, 1, "CPU")
-    assert (job.reason is not None) == (state == FAILED)
+    assert (job.reason is not None) == (state in (FAILED, INTERRUPTED))
     assert 0 < job.seconds < SECONDS
     assert job.started is not None
 
@@ -132,7 +133,7 @@ def test_a_process_that_cannot_be_started(make: Make) -> None:
 
     job = ran(make("true"), start=start)
     assert (job.state, job.exit_status, job.attempts) == (FAILED, None, 1)
-    assert job.reason == "could not be started: Cannot allocate memory"
+    assert job.reason == "could not be started: OSError('Cannot allocate memory')"
     again = ran(make(FINISH, attempts=job.attempts, state=FAILED, reason=job.reason))
     assert (again.state, again.reason, again.attempts) == (DONE, None, 2)
 
@@ -144,7 +145,7 @@ def test_attempts_add_up(make: Make) -> None:
     job = ran(job)
     assert (job.state, job.attempts) == (DONE, 2)
     assert 100 < job.seconds < 100 + SECONDS
-    assert (job.folder / OUTPUT).read_text() == f"$ {job.command}\nsecond\n"
+    assert (job.folder / OUTPUT).read_text() == f"\n$ {job.command}\nsecond\n"
     assert ran(job) == job  # a finished one is left alone
 
 
@@ -203,7 +204,8 @@ def test_a_job_that_does_not_listen_is_killed(make: Make, beside: Beside) -> Non
     end = begin(job, beside, stop=stop)
     stop.asked.set()
     stop.at_once.set()
-    assert end().exit_status == -signal.SIGKILL
+    ended = end()
+    assert (ended.state, ended.exit_status) == (INTERRUPTED, -signal.SIGKILL)
 
 
 def test_a_job_is_asked_to_be_pruned(make: Make, beside: Beside) -> None:
@@ -214,17 +216,54 @@ def test_a_job_is_asked_to_be_pruned(make: Make, beside: Beside) -> None:
     assert (ended.state, ended.reason, ended.exit_status) == (PRUNED, None, 75)
 
 
-def test_all_processes_of_a_job_are_signalled(make: Make, beside: Beside) -> None:
+def test_no_process_outlives_its_job(make: Make, beside: Beside) -> None:
     stop = Stop()
-    job = make("trap 'wait; exit 75' TERM; sleep 100 & echo $! > child; touch begun; wait")
+    job = make("trap 'exit 75' TERM; sleep 100 & echo $! > child; touch begun; wait")
     end = begin(job, beside, stop=stop)
     child = int((job.folder / "child").read_text())
     stop.asked.set()
     assert end().state == INTERRUPTED
-    assert not alive(child)
+    until(lambda: not alive(child))
+
+
+def test_the_reason_is_that_of_the_last_attempt(make: Make) -> None:
+    first = ran(make(f"{CONFIG_ERROR}; exit 2"))
+    again = ran(make("echo RunError: no; echo wandb: bye; exit 1", attempts=first.attempts))
+    assert (again.reason, again.attempts) == ("RunError: no", 2)
+    silent = ran(make("exit 1", attempts=again.attempts))
+    assert silent.reason == "exit status 1"
+
+
+@pytest.mark.parametrize(
+    ("state", "finished", "expected"),
+    [
+        (RUNNING, True, DONE),
+        (INTERRUPTED, True, DONE),
+        (RUNNING, False, INTERRUPTED),
+        (FAILED, False, FAILED),
+        (WAITING, False, WAITING),
+    ],
+)
+def test_what_a_killed_sweep_left_is_settled(
+    make: Make, state: str, finished: bool, expected: str
+) -> None:
+    job = make("true", state=state)
+    if finished:
+        (job.folder / "metrics.json").write_text("{}")
+    job.settle()
+    assert Job.read(job.folder) == job
+    assert job.state == expected
+
+
+def test_a_job_whose_process_is_alive_is_running(make: Make) -> None:
+    job = make("true", state=RUNNING)
+    with sole_user(job.folder, 0):
+        job.settle()
+        assert job.state == RUNNING
 
 
 def test_a_signal_for_one_that_has_ended_is_nothing() -> None:
     ended = subprocess.Popen(["true"], start_new_session=True)
     ended.wait()
-    signal_all(ended, signal.SIGTERM)
+    ask_to_end(ended)
+    kill(ended)

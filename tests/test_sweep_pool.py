@@ -112,8 +112,9 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
 
 
 def test_jobs_run_so_many_at_a_time_in_their_order(jobs: Jobs) -> None:
-    order = f"basename $PWD >> ../../order; {FINISH}"
-    run_pool(jobs.write(order, f"{order}; exit 3", "kill -KILL $$", order), None)
+    order = "basename $PWD >> ../../order"
+    scripts = (f"{order}; {FINISH}", f"{order}; exit 3", "kill -KILL $$", f"{order}; {FINISH}")
+    run_pool(jobs.write(*scripts), None)
     assert jobs.states() == [DONE, FAILED, FAILED, DONE]
     assert (jobs.folder.parent / "order").read_text().split() == ["0", "1", "3"]
 
@@ -136,8 +137,9 @@ def test_threads_that_were_asked_for_stay(jobs: Jobs, monkeypatch: pytest.Monkey
 
 def test_each_job_has_a_gpu_of_its_own(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
     run_pool(jobs.write(*[f"{TOGETHER.format(2)} {SHOW}"] * 2, gpu=True), None)
-    assert {jobs.said(i) for i in (0, 1)} == {"gpus=4 threads=", "gpus=6 threads="}
+    assert {jobs.said(i) for i in (0, 1)} == {"gpus=4 threads=3", "gpus=6 threads=3"}
     assert {jobs[i].device for i in (0, 1)} == {"GPU 4", "GPU 6"}
     assert jobs.forked == {"0": True, "1": True}
 

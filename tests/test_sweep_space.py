@@ -66,15 +66,18 @@ def test_the_command_line_wins_over_the_space_and_that_over_what_is_fixed() -> N
 
 
 def test_values_of_the_yaml_arrive_as_they_were() -> None:
-    fixed = {"cache.mode": None, "dry": True, "task.labels": ["0", "1"], "optim.lr": 1e-4}
+    fixed = {"data.k": None, "data.extra": True, "task.labels": ["0", "1"], "optim.lr": 1e-4}
     found = space("seed=1,2", fixed=fixed)
     values = {key: parsed_value(text.partition("=")[2]) for key, text in found.fixed.items()}
     assert values == fixed
-    swept = {"a": [True, 1e-4], "b": [["0", "1"], ["2"]], "c": "x,y", "d": "range(1,6,2)"}
+    swept = {
+        **{"data.extra": [True, False], "task.words": [["0", "1"], ["2"]], "data.k": [None, 1]},
+        **{"prompt": "npg,mppg", "seed": "range(1,6,2)", "prompt.layer": "all"},
+    }
     axes = space(space=swept).axes
     assert {key: [parsed_value(text) for text in texts] for key, texts in axes.items()} == {
-        **{"a": [True, 1e-4], "b": [["0", "1"], ["2"]]},
-        **{"c": ["x", "y"], "d": [1, 3, 5]},
+        **{"data.extra": [True, False], "task.words": [["0", "1"], ["2"]], "data.k": [None, 1]},
+        **{"prompt": ["npg", "mppg"], "seed": [1, 3, 5], "prompt.layer": ["all"]},
     }
 
 
@@ -121,13 +124,23 @@ def test_numbers_to_search_in(argument: str, expected: Range) -> None:
 
 
 def test_nothing_that_varies_is_refused() -> None:
-    for given in ((), ("seed=3", "prompt=npg"), ("run_dir=a,b", "sweep.jobs=3", "dry_run=true")):
+    for given in ((), ("seed=3", "prompt=npg"), ("run_dir=a", "sweep.jobs=3", "dry_run=true")):
         assert problems(*given) == {"sweep": "no key with several values"}
 
 
+def test_what_a_sweep_cannot_vary() -> None:
+    given = ("run_dir=a,b", "sweep.jobs=1,2", "sweep=layers,seeds", "++prompt.layer=2,3")
+    found = problems(*given, "seed=1,2")
+    assert found == {given[0].partition("=")[0]: given[0]} | {
+        "sweep.jobs": given[1],
+        "sweep": given[2],
+        "prompt.layer": given[3],
+    }
+
+
 def test_what_is_the_sweeps_own_is_not_its_jobs() -> None:
-    own = ("run_dir=a", "resume=auto", "overwrite=true", "dry_run=true", "sweep.jobs=2", "sweep=x")
-    assert space(*own, "seed=1,2") == Space({}, {"seed": ("1", "2")})
+    own = ("run_dir=a", "resume=auto", "overwrite=true", "dry_run=true", "sweep.jobs=2")
+    assert space(*own, "sweep=grid", "seed=1,2") == Space({}, {"seed": ("1", "2")})
 
 
 def test_every_fault_of_a_space_is_told() -> None:
@@ -143,8 +156,9 @@ def test_every_fault_of_a_space_is_told() -> None:
 
 
 def test_what_cannot_be_parsed_is_told_together() -> None:
-    assert set(problems("seed=[1", "optim.lr=(2", "prompt=a,b")) == {"seed=[1", "optim.lr=(2"}
-    assert set(problems(space={"seed": []})) == {"seed=choice()"}
+    faults = {"seed=[1", "optim.lr=(2", "prompt=a", "prompt=b"}
+    assert set(problems("seed=[1", "optim.lr=(2", "prompt=a,b")) == faults
+    assert set(problems(space={"seed": []})) == {"seed"}
 
 
 @pytest.mark.parametrize(
@@ -164,10 +178,11 @@ def test_what_cannot_be_searched(arguments: tuple[str, ...], keys: set[str] | in
 
 
 def test_points_are_all_combinations_with_the_last_axis_fastest() -> None:
-    found = list(space("a=1,2", "b=x,y,z").points(lambda _: pytest.fail("no layers asked for")))
-    expected = list(itertools.product("12", "xyz"))
+    given = space("seed=1,2", "prompt=npg,mppg,appg")
+    found = list(given.points(lambda _: pytest.fail("no layers asked for")))
+    expected = list(itertools.product("12", ("npg", "mppg", "appg")))
     assert [tuple(point.values()) for point in found] == expected
-    assert all(list(point) == ["a", "b"] for point in found)
+    assert all(list(point) == ["seed", "prompt"] for point in found)
 
 
 def test_all_layers_are_those_of_each_kind() -> None:

@@ -26,6 +26,7 @@ from lpt.report.settings import Setting, is_number, tidy
 from lpt.report.study import Row, Study, Task, estimate_of
 
 MOST_LINES = 6
+_LAYER = "prompt.layer"  # depth is counted, not scaled
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _ring(plot: Plot, place: float, value: float) -> None:
 
 
 def _finish_axes(plot: Plot, key: str, places: Sequence[float]) -> None:
-    scale(plot.axes, places)
+    scale(plot.axes, places, linear=key == _LAYER)
     plot.axes.set_xlabel(key)
     plot.axes.grid(visible=False, axis="x")
     plot.axes.spines["bottom"].set_color(FAINT)

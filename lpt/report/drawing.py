@@ -200,17 +200,18 @@ def _ends(values: Sequence[Estimate], size: float) -> tuple[list[float], list[fl
     return means, low, [mean + spread for mean, spread in zip(means, spreads, strict=True)]
 
 
-def scale(axes: Any, values: Sequence[float], most: int = 8) -> None:
+def scale(axes: Any, values: Sequence[float], *, linear: bool = False, most: int = 8) -> None:
     """Make the x axis logarithmic where values spread over a decade; tick the values if few.
 
     Args:
         axes: Whose x axis.
         values: The places on it, rising.
+        linear: Keep it linear, however far they spread.
         most: Places up to this number are ticked, unless labels would overlap.
     """
     axis, (low, high) = axes.xaxis, (values[0], values[-1])
     on_axis: Callable[[float], float] = float
-    if low > 0 and high >= 10 * low:
+    if low > 0 and high >= 10 * low and not linear:
         on_axis = math.log
         axes.set_xscale("log")
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))

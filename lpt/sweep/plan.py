@@ -142,9 +142,8 @@ class Composer:
 def _name(settings: Settings) -> str:
     """Name of a folder that says the settings."""
     text = "_".join(f"{key}-{value}" for key, value in settings.items())
-    name = re.sub(
-        r"[^\w.+-]+", "_", text, flags=re.ASCII
-    )  # no characters that the command line would quote
+    # Without characters that the command line would quote.
+    name = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII)
     if name == text and len(name) <= _NAME_LENGTH:
         return name
     return f"{name[:_NAME_LENGTH]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from lpt.config import CONF_DIR
 from lpt.errors import Problems
-from lpt.overrides import ALL, LAYER, check_overrides
+from lpt.overrides import ALL, LAYER, check_overrides, several
 
 _OWN = ("sweep", "run_dir", "resume", "overwrite", "dry_run")  # the sweep's, not its jobs'
 
@@ -115,8 +115,9 @@ def read_space(
     """
     written = [f"{key}={_text(value)}" for key, value in fixed.items()]
     written += [f"{key}={_values_text(value)}" for key, value in space.items()]
-    check_overrides([*written, *arguments], CONF_DIR)
-    overrides = {o.key_or_group: o for o in _parsed([*written, *arguments])}
+    texts = list(map(several, [*written, *arguments]))
+    check_overrides(texts, CONF_DIR)
+    overrides = {override.key_or_group: override for override in _parsed(texts)}
     problems = Problems()
     one: dict[str, str] = {}
     axes: dict[str, tuple[str, ...]] = {}
@@ -133,7 +134,7 @@ def read_space(
             ranges[key] = numbers
             if not search:
                 problems.add(key, override.get_value_string(), "values, e.g. 1,2,3", _SEARCH)
-        elif override.is_discrete_sweep() or override.input_line == f"{LAYER}={ALL}":
+        elif override.is_discrete_sweep():
             axes[key] = _values(key, override, problems)
         else:
             one[key] = str(override.input_line)
@@ -175,8 +176,6 @@ def _parsed(written: Sequence[str]) -> list[Override]:
 
 
 def _values(key: str, override: Override, problems: Problems) -> tuple[str, ...]:
-    if not override.is_discrete_sweep():
-        return (ALL,)
     values = list(override.sweep_string_iterator())
     if not values:
         problems.add(key, override.get_value_string(), "at least one value")
