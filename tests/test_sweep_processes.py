@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from lpt.sweep.job import DONE, FAILED, INTERRUPTED, WAITING, Job
+from lpt.sweep.job import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Job
 from tests.processes import alive, until
 from tests.test_config import ROOT
+from tests.test_resume import assert_same, outcome
 
 SECONDS = 180
 CTRL_C = 130
@@ -158,6 +159,28 @@ def stopped(
     return status, said
 
 
+@pytest.mark.slow
+def test_a_killed_sweep_ends_as_if_nothing_had_happened(sweeps: Sweeps, tmp_path: Path) -> None:
+    home = tmp_path / "killed"
+    jobs = home / "jobs"
+    status, _ = stopped(sweeps, home, signal.SIGKILL, lambda: 0 < steps(jobs / "seed-1") < 200)
+    assert status == -signal.SIGKILL
+    assert sweeps.jobs("killed")["seed-1"].state == RUNNING  # nobody was left to say otherwise
+    assert sweeps.jobs("killed")["seed-1"].metrics is None
+
+    status, said = sweeps.run("killed", *LONG)
+    assert status == 0, said
+    found = {name: (job.state, job.attempts) for name, job in sweeps.jobs("killed").items()}
+    assert found == {"seed-1": (DONE, 2), "seed-2": (DONE, 1)}
+    assert "Going on at step" in (jobs / "seed-1" / "output.txt").read_text()
+
+    status, said = sweeps.run("whole", *LONG)
+    assert status == 0, said
+    for name in ("seed-1", "seed-2"):
+        assert outcome(jobs / name)["metrics"]["dev_history"]
+        assert_same(jobs / name, tmp_path / "whole" / "jobs" / name)
+
+
 @pytest.mark.parametrize(
     ("number", "expected"),
     [(signal.SIGINT, CTRL_C), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow)],
@@ -181,20 +204,3 @@ def test_bad_input_of_every_job_ends_with_status_2(sweeps: Sweeps, tmp_path: Pat
     assert said.startswith("2 problems found; nothing was started.\n1. prompt.layer: 9")
     assert "2. prompt.layer: 8" in said
     assert not (tmp_path / "bad").exists()
-
-
-@pytest.mark.slow
-def test_ranks_of_a_job_do_not_run_the_sweep_again(sweeps: Sweeps) -> None:
-    two = ("strategy=ddp", "strategy.devices=2", "strategy.accelerator=cpu", "cache=off")
-    status, said = sweeps.run("ranks", *two, "seed=1,2")
-    assert status == 0, said
-    jobs = sweeps.jobs("ranks")
-    assert {name: (j.state, j.attempts) for name, j in jobs.items()} == {
-        **{"seed-1": (DONE, 1), "seed-2": (DONE, 1)}
-    }
-    assert [job.devices for job in jobs.values()] == [2, 2]
-    assert said.count("the record is in") == 1
-    for job in jobs.values():
-        output = (job.folder / "output.txt").read_text()
-        assert output.count("everything is in") == 1
-        assert "the record is in" not in output
