@@ -191,12 +191,12 @@ class SweepConfig:
     trials: int | None = limited(None, ge=1)
     """Search the space with so many trials of Optuna; null: try every combination."""
     prune: bool = True
-    """In a search, end runs early whose dev scores are below the median of the others'."""
+    """In a search, end runs early whose dev scores are in the worst quarter."""
     jobs: int | None = limited(None, ge=1)
     """Jobs at a time on this machine; null: one for each GPU (or group of strategy.devices), one on
     the CPU."""
     retry: bool = True
-    """When the sweep is started again, run the jobs again that failed."""
+    """When the sweep is started again, run the jobs again that failed; not those of a search."""
     dir: str | None = None
     """Folder of the sweep; null: one under runs/, the same for the same command."""
     report: bool = True

@@ -31,7 +31,7 @@ from lpt.errors import ConfigError, HubError
 from lpt.memory import peak_memory_mb
 from lpt.metrics import Answers
 from lpt.module import LatePromptModule
-from lpt.plan import Plan, check_machine, prepare
+from lpt.plan import Plan, check_machine, prepare, resolve
 from lpt.results import (
     ADAPTER,
     CONFIG,
@@ -275,12 +275,6 @@ def leave(
     write_metrics(run_dir / FINISHED, metrics)
     logger.debug("finished: dev %s, test %s", metrics["dev"], metrics["test"])
     print_table(metrics, Console())
-
-
-def resolve(config: Config, run_dir: str | None, layer: int) -> Config:
-    """The configuration with every default filled in."""
-    prompt = dataclasses.replace(config.prompt, layer=layer)
-    return dataclasses.replace(config, prompt=prompt, run_dir=run_dir)
 
 
 def _zero_shot(

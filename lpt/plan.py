@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -94,6 +95,12 @@ def prepare(config: Config) -> Plan:
     layer = config.prompt.layer if config.prompt.layer is not None else depth // 2 + 1
     loss = config.loss or ("label_words" if task.scale is not None else "vocabulary")
     return Plan(backbone, task, splits, encoder, ids, layer, loss)
+
+
+def resolve(config: Config, run_dir: str | None, layer: int) -> Config:
+    """The configuration with every default filled in."""
+    prompt = dataclasses.replace(config.prompt, layer=layer)
+    return dataclasses.replace(config, prompt=prompt, run_dir=run_dir)
 
 
 def check_machine(config: Config) -> None:

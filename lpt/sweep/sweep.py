@@ -1,15 +1,10 @@
-"""A sweep: plan its jobs, run those that have not ended, write the record and the report."""
+"""A sweep from the command line to its exit status: plan, check, run, go on, report."""
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import signal
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,30 +15,13 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from lpt.config import Config, SweepConfig
+from lpt.config import SweepConfig
 from lpt.errors import CTRL_C, PREEMPTED, Problems
-from lpt.report import write_report
-from lpt.run_dir import in_use
-from lpt.sweep.board import Board, Seen
-from lpt.sweep.folder import JOBS, REPORT, claimed, sweep_folder
-from lpt.sweep.job import (
-    DONE,
-    FAILED,
-    PRUNED,
-    RUNNING,
-    WAITING,
-    Job,
-    ask_to_prune,
-)
-from lpt.sweep.plan import Composer, Point, check_points, layers_to_fill
-from lpt.sweep.pool import places, visible_gpus
-from lpt.sweep.record import CSV, write_record
-from lpt.sweep.search import Search, check_search
-from lpt.sweep.space import quoted, read_space
-from lpt.wandb_tracking import log_sweep
-
-logger = logging.getLogger(__name__)
-Launch = Callable[[Sequence[Sequence[str]]], None]
+from lpt.sweep.folder import claimed, sweep_folder
+from lpt.sweep.plan import Composer, Point, check_points
+from lpt.sweep.running import Launch, Sweep
+from lpt.sweep.search import check_search
+from lpt.sweep.space import read_space
 
 
 def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int:
@@ -131,176 +109,3 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@dataclass
-class Sweep:
-    """The jobs of a sweep in their folders.
-
-    Attributes:
-        config: How they are run.
-        folder: Of the sweep.
-        launch: Has jobs run, given as their overrides.
-        console: Where it is told how they stand.
-        first: Configuration of the first job, for what all have in common.
-        names: Of the jobs that there are, in order.
-        noted: How many of them had ended when the record was written.
-    """
-
-    config: SweepConfig
-    folder: Path
-    launch: Launch
-    console: Console
-    first: Config
-    names: list[str] = dataclasses.field(default_factory=list)
-    noted: int = 0
-
-    def grid(self, points: Sequence[Point]) -> None:
-        """Run every point that has not ended."""
-        self.names = [point.name for point in points]
-        pending = [point for point in points if self._to_do(point)]
-        if len(pending) < len(points):
-            ended = len(points) - len(pending)
-            self._say(f"{ended} of {len(points)} jobs have ended before.")
-        board = Board(self.config.name, self.console, len(points))
-        board.folders = self._homes()
-        batch = self._described(pending)
-        with board.shown(self._note):
-            self._run(batch)
-
-    def search(self, composer: Composer, trials: int) -> None:
-        """Ask for as many trials as run at a time, run them, tell how they ended, and so on."""
-        search = Search(composer, self.folder, prune=self.config.prune)
-        board = Board(self.config.name, self.console, trials)
-        self._tell(search)  # what ended just before an earlier start was stopped
-        self.names = search.names
-        started: set[str] = set()
-
-        def watch(seen: Sequence[Seen]) -> None:
-            self._note(seen)
-            _prune(search, seen)
-
-        with board.shown(watch):
-            while batch := self._next_trials(search, composer, trials, started):
-                self.names = search.names
-                board.folders = self._homes()
-                self._run(self._described(batch))
-                self._tell(search)
-
-    def leave(self, *, report: bool) -> int:
-        """Write the record and the report; returns the exit status."""
-        jobs = [job for job in map(Job.read, self._homes()) if job is not None]
-        for job in jobs:
-            job.settle()
-        rows = write_record(self.folder, jobs)
-        counts = Counter(job.state for job in jobs)
-        told = ", ".join(f"{count} {state}" for state, count in counts.items())
-        self._say(f"{told}; the record is in {self.folder / CSV}")
-        if report and counts[DONE]:
-            if self.config.report:
-                self._report()
-            log_sweep(
-                self.first.logger.wandb,
-                self.folder,
-                self.folder.name,
-                rows,
-                score=f"final/test/{self.first.task.metric}",
-                figures=sorted((self.folder / REPORT).glob("*.png")),
-                resolved=dataclasses.asdict(self.config),
-            )
-        return 0 if set(counts) <= {DONE, PRUNED} else 1
-
-    def _report(self) -> None:
-        try:
-            self._say(f"The report is in {write_report([self.folder], self.folder / REPORT)}")
-        except Exception as error:  # the record is what counts
-            logger.exception("The report could not be made")
-            self._say(f"No report ({error!r}): python -m lpt.report {self.folder} tries again")
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def _note(self, seen: Sequence[Seen]) -> None:
-        """Write the record anew when a job has ended."""
-        ended = sum(one.job.state not in (WAITING, RUNNING) for one in seen)
-        if ended != self.noted:
-            self.noted = ended
-            write_record(self.folder, [one.job for one in seen])
-
-    def _run(self, batch: Sequence[Sequence[str]]) -> None:
-        if not batch:
-            return
-        try:
-            self.launch(batch)
-        except Exception as error:  # what a launcher raises for a job that it lost
-            logger.exception("The launcher gave up")
-            self._say(f"The launcher gave up: {error!r}")
-            self._await_others(f"lost by the launcher: {error!r}")
-
-    def _await_others(self, reason: str) -> None:
-        """Let the jobs end that are still running somewhere; those that were running are lost."""
-        while any(map(in_use, self._homes())):
-            time.sleep(1)
-        for job in filter(None, map(Job.read, self._homes())):
-            if job.state == RUNNING and job.metrics is None:
-                job.state, job.reason = FAILED, reason
-                job.write()
-
-    def _described(self, points: Sequence[Point]) -> list[list[str]]:
-        filled = layers_to_fill(points)
-        return [self._describe(point, filled.get(point.name, [])) for point in points]
-
-    def _describe(self, point: Point, layers: Sequence[int]) -> list[str]:
-        """Write down what a job is; returns the overrides of its run."""
-        home, config = self._home(point.name), point.config
-        arguments = [*point.overrides, f"run_dir={quoted(str(home))}", "resume=auto"]
-        if layers:
-            all_layers = sorted({*layers, *config.cache.layers})
-            arguments.append(f"cache.layers=[{','.join(map(str, all_layers))}]")
-        if config.logger.wandb.enabled and config.logger.wandb.group is None:
-            arguments.append(f"logger.wandb.group={quoted(self.folder.name)}")
-        job = Job.read(home) or Job(point.name, dict(point.settings), arguments, folder=home)
-        job.arguments, job.state, job.reason = arguments, WAITING, None
-        job.devices, job.gpu = config.strategy.devices, config.strategy.accelerator != "cpu"
-        job.write()
-        return arguments
-
-    def _to_do(self, point: Point) -> bool:
-        job = Job.read(self._home(point.name))
-        if job is None:
-            return True
-        job.settle()
-        return job.state not in (DONE, PRUNED) and (job.state != FAILED or self.config.retry)
-
-    def _next_trials(
-        self, search: Search, composer: Composer, trials: int, started: set[str]
-    ) -> list[Point]:
-        """Trials that an earlier start left open, then new ones; each once."""
-        strategy = self.first.strategy
-        gpus = visible_gpus() if strategy.accelerator != "cpu" else []
-        width = len(places(self.config.jobs, strategy.devices, gpus))
-        batch = [composer.point(s, name) for name, s in search.open.items() if name not in started]
-        while len(batch) < width and len(search.study.trials) < trials:
-            name, settings = search.ask()
-            batch.append(composer.point(settings, name))
-        started.update(point.name for point in batch[:width])
-        return batch[:width]
-
-    def _tell(self, search: Search) -> None:
-        for name in search.open:
-            job = Job.read(self._home(name))
-            if job is not None:
-                job.settle()
-                search.tell(job)
-
-    def _home(self, name: str) -> Path:
-        return self.folder / JOBS / name
-
-    def _homes(self) -> list[Path]:
-        return list(map(self._home, self.names))
-
-
-def _prune(search: Search, seen: Sequence[Seen]) -> None:
-    for one in seen:
-        if one.job.state == RUNNING and search.behind(one.job.name, one.scores):
-            ask_to_prune(one.job.folder)
