@@ -63,6 +63,13 @@ def test_faults_of_values_end_with_status_2(train: Train, masked: Path) -> None:
         assert key in err
 
 
+def test_a_sweep_is_no_single_run(train: Train) -> None:
+    status, out, err = train("sweep=layers", "task=sst2")
+    assert (status, out) == (USAGE_ERROR, "")
+    assert "sweep=layers for a single run" in err
+    assert "python sweep.py" in err
+
+
 def test_missing_values_are_named_together(train: Train) -> None:
     status, out, err = train("task=custom", "model=local")
     assert (status, out) == (USAGE_ERROR, "")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
-from lpt.run_dir import claim_run_dir, log_to
+from lpt.errors import ConfigError
+from lpt.run_dir import claim_run_dir, in_use, log_to, sole_user
 from tests.test_config import configured
 
 ENVIRONMENT = "LPT_RUN_DIR"
@@ -87,3 +90,30 @@ def test_log_file_gets_warnings_until_the_run_ends(tmp_path: Path) -> None:
     assert "Not of this run." not in log
     assert "After the run." not in log
     assert warnings.showwarning is shown
+
+
+HOLD = """
+import sys
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    assert not in_use(folder)
+    command = [sys.executable, "-c", HOLD, str(folder / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        assert in_use(folder)
+        told = "another process is running in"
+        with pytest.raises(ConfigError, match=told), sole_user(folder, 0):
+            pass
+        other.kill()
+    with sole_user(folder, 0), sole_user(folder, 0):  # the same process may ask twice
+        assert in_use(folder)
+    assert not in_use(folder)

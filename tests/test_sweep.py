@@ -35,6 +35,18 @@ def failing(*seeds: int, status: int = 1) -> Callable[[dict[str, Any]], int | fl
     return lambda given: status if given["seed"] in seeds else 0.75
 
 
+def test_jobs_that_a_launcher_loses_are_recorded(sweep: MadeUp, tmp_path: Path) -> None:
+    sweep.lost = {2}
+    assert sweep("seed=1,2,3") == 1
+    assert {name: job.state for name, job in sweep.jobs.items()} == {
+        **{"seed-1": DONE, "seed-2": FAILED, "seed-3": DONE}
+    }
+    reason = "lost by the launcher: RuntimeError('a worker is gone')"
+    assert [row["reason"] for row in rows(tmp_path / "sweep")] == [None, reason, None]
+    sweep.lost = set()
+    assert sweep("seed=1,2,3") == 0
+
+
 def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 

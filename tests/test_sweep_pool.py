@@ -205,6 +205,7 @@ def test_a_fresh_process_is_a_run_of_its_own(
     train.write_text(STAND_IN)
     monkeypatch.setattr(process, "TRAIN", train)
     of_a_rank = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "RANK": "1", "LPT_RUN_DIR": "other"}
+    of_a_rank |= {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "TORCHELASTIC_RUN_ID": "x"}
     for name, value in {**of_a_rank, "MASTER_PORT": "1", "NODE_RANK": "0", "KEPT": "yes"}.items():
         monkeypatch.setenv(name, value)
     output = tmp_path / OUTPUT

@@ -257,6 +257,13 @@ def test_corners_have_every_value_and_both_ends(local: list[str]) -> None:
     assert len(corners) == 5  # not their product
 
 
+def test_all_layers_of_a_search_are_those_that_every_model_has(
+    local: list[str],
+) -> None:
+    given = [*local, "prompt=static,npg", "prompt.layer=all", "model.layers=4"]
+    assert Composer(space(*given, search=True)).common_layers() == range(2, 5)
+
+
 @pytest.mark.parametrize(
     "text",
     [
