@@ -17,5 +17,5 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    start(Path(__file__).parent / "conf")
+    start(Path(__file__).parent / "conf", sweep=True)
     main()

@@ -18,26 +18,31 @@ from omegaconf import DictConfig
 
 from lpt.config import register, typed
 from lpt.errors import CTRL_C, PREEMPTED, USAGE_ERROR, ConfigError, RunError, fail
-from lpt.overrides import check_overrides, several
+from lpt.overrides import MULTIRUN, check_overrides, several
 
 PARENT = "LPT_SWEEP_PROCESS"  # id of the process that watches over a job of a sweep
 _PR_SET_PDEATHSIG = 1
-_MULTIRUN = "python sweep.py ..., or python train.py -m ..."
+_MULTIRUN_FLAGS = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
 
 
-def start(conf: Path) -> None:
+def start(conf: Path, *, sweep: bool = False) -> None:
     """To be called before Hydra's main: make the schema known and check the command line.
 
     Exits with status 2 after printing every problem.
+
+    Args:
+        conf: Folder of the configuration groups.
+        sweep: Whether keys may have several values without `-m`.
     """
     if PARENT in os.environ:
         _end_with(int(os.environ.pop(PARENT)))
     register()
-    sys.argv[1:] = map(several, sys.argv[1:])
     try:
-        check_overrides(sys.argv[1:], conf)
+        multirun = sweep or not _MULTIRUN_FLAGS.isdisjoint(sys.argv)
+        check_overrides(sys.argv[1:], conf, multirun=multirun)
     except ConfigError as error:
         _exit_with(error)
+    sys.argv[1:] = map(several, sys.argv[1:])
 
 
 def run_composed(composed: DictConfig) -> None:
@@ -59,7 +64,7 @@ def run_composed(composed: DictConfig) -> None:
     try:
         for given in hydra.overrides.task:
             if given.startswith(("sweep=", "sweep.")):
-                raise fail("sweep", f"{given} for a single run", "a multirun", _MULTIRUN)
+                raise fail("sweep", f"{given} for a single run", "a multirun", MULTIRUN)
         config = typed(composed)
         from lpt.experiment import run  # slow to import: a wrong command line fails before
 
@@ -68,7 +73,7 @@ def run_composed(composed: DictConfig) -> None:
     except ConfigError as error:
         _exit_with(error)
     except RunError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"\n{error}\n")  # on a line of its own, after a progress bar
         raise SystemExit(1) from error
 
 

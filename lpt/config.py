@@ -181,8 +181,8 @@ class LoggerConfig:
 class SweepConfig:
     """A multirun: `python sweep.py sweep=layers`, or `python train.py -m key=a,b`."""
 
-    name: str = "grid"
-    """Name of the sweep, for its folder and report."""
+    name: str = ""
+    """Name of the sweep, for its folder and report; empty: that of its file."""
     fixed: dict[str, Any] = field(default_factory=dict)
     """Key or group -> value, for all jobs; the command line wins."""
     space: dict[str, Any] = field(default_factory=dict)

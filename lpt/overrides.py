@@ -18,12 +18,13 @@ from lpt.config import Config
 from lpt.errors import Problems, did_you_mean
 
 
-def check_overrides(arguments: Sequence[str], conf: Path) -> None:
+def check_overrides(arguments: Sequence[str], conf: Path, *, multirun: bool = True) -> None:
     """Check group choices, keys and value types of the command line.
 
     Args:
         arguments: Command line without the program's name; flags (`-m`, `--help`) are Hydra's own.
         conf: Folder of the configuration groups.
+        multirun: Whether keys may have several values.
 
     Raises:
         ConfigError: An unknown choice or key, or a value of the wrong type.
@@ -33,14 +34,17 @@ def check_overrides(arguments: Sequence[str], conf: Path) -> None:
     schema = OmegaConf.structured(Config)
     for argument in _without_flags(arguments):
         try:
-            override = OverridesParser.create().parse_override(argument)
+            override = OverridesParser.create().parse_override(several(argument))
         except HydraException as error:
             problems.add(argument, str(error).splitlines()[0], "key=value", _QUOTING)
             continue
         name = override.key_or_group
         if name.split(".")[0] == "hydra" or name.startswith("hydra/"):
             continue
-        if name in groups:
+        if override.is_sweep_override() and not multirun:
+            given = argument.partition("=")[2]
+            problems.add(name, f"{given} for a single run", "one value", f"for several: {MULTIRUN}")
+        elif name in groups:
             _check_choices(name, override, groups[name], problems)
         else:
             _check_key(name, override, keys, list(groups), schema, problems)
@@ -74,6 +78,7 @@ _FLAGS_WITH_VALUE = (
 )
 # Groups whose choices combine; of any other, one is chosen.
 _SEVERAL = ("logger",)
+MULTIRUN = "python sweep.py ..., or python train.py -m ..."
 LAYER, ALL = "prompt.layer", "all"
 _QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
 

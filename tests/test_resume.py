@@ -300,7 +300,7 @@ def test_without_a_whole_checkpoint_it_says_what_to_do(begin: Begin, tmp_path: P
     run_dir = stopped_half_way(begin, tmp_path)
     for file in (run_dir / "checkpoints").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(ConfigError, match="overwrite=true") as caught:
+    with pytest.raises(ConfigError, match="checkpoints to start anew") as caught:
         run(begin("run", *STEPS, "resume=auto"))
     assert caught.value.problems[0].where == "resume"
 

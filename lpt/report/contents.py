@@ -53,7 +53,8 @@ def results(study: Study, task: Task) -> Table:
     notes = (
         f"{CHOSEN} chosen by the highest mean {metric}; test chose nothing and is only reported.",
         "Mean ± sample standard deviation over n runs, which differ in their seeds alone; of the "
-        "baselines, over the draws of the data. Trainable: parameters.",
+        "baselines, over the draws of the data. Trainable: parameters. Times are by the clock: "
+        "whatever else ran on the machine is in them.",
         *without_result(study, task),
     )
     name = tidy(task.name)

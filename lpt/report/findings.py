@@ -23,6 +23,7 @@ from lpt.report.statistics import Estimate
 from lpt.report.study import Row, Study, Task, estimate_of
 
 _LAYER = "prompt.layer"
+_ENOUGH = 3  # runs of a setting, to say in a sentence what it costs
 
 
 def finding(study: Study) -> str:
@@ -78,7 +79,7 @@ def _cost(task: Task) -> str:
     if pair is None:
         return ""
     early, late = pair
-    if devices(early) != devices(late):
+    if devices(early) != devices(late) or min(len(early.runs), len(late.runs)) < _ENOUGH:
         return ""
     layers = f"at layer {late.setting[_LAYER]} instead of {early.setting[_LAYER]}"
     time = _change(early, late, "seconds", time_unit)

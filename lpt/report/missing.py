@@ -6,13 +6,10 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable
 
-from lpt.report.runs import SEEDS, Job, Value
+from lpt.report.runs import GROUPS, SEEDS, Job, Value
 from lpt.report.settings import Setting, is_number, show, tidy
 from lpt.report.study import Study, Task
 from lpt.report.tables import NOTHING
-
-# Choices of a config group stand for the key that names what was chosen.
-_GROUPS = {"prompt": "prompt.kind", "model": "model.name"}
 
 
 def why_missing(study: Study, task: str, setting: Setting) -> str:
@@ -32,7 +29,8 @@ def without_result(study: Study, task: Task) -> list[str]:
             for config in configs
         ):
             continue
-        words = (f"{k} {tidy(v)}" for k, v in given.items() if k in configs[0] and k != "task")
+        named = {GROUPS.get(key, key) for key in job.settings} or configs[0].keys()
+        words = (f"{k} {tidy(v)}" for k, v in given.items() if k in named and k != "task")
         lost.setdefault(", ".join(words), []).append(job)
     return [f"{NOTHING} {setting}: no result, {_told(jobs)}." for setting, jobs in lost.items()]
 
@@ -55,7 +53,7 @@ def _fits(job: Job, wanted: dict[str, Value]) -> bool:
 
 def _given(job: Job) -> dict[str, str]:
     overrides = _of_command(job.command) | dict(job.settings)
-    return {_GROUPS.get(key, key): value for key, value in overrides.items()}
+    return {GROUPS.get(key, key): value for key, value in overrides.items()}
 
 
 def _of_command(command: str) -> dict[str, str]:

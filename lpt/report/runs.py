@@ -17,6 +17,8 @@ from lpt.report.folders import FINISHED, JOB, SWEEP, Found
 Value = str | int | float | bool | None
 _T = TypeVar("_T")
 _SECTIONS = ("model", "prompt", "data", "optim", "trainer")
+GROUPS = {"prompt": "prompt.kind", "model": "model.name"}
+"""Config group to the key that names what was chosen."""
 SEEDS = ("seed", "data.seed")
 """Config keys whose values are drawn at random; runs that differ in nothing else are repeats."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lpt.report.runs import SEEDS, Run, Value
@@ -104,11 +104,12 @@ def tidy(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def find_keys(runs: Sequence[Run]) -> Keys:
-    """The keys that differ among the runs.
+def find_keys(runs: Sequence[Run], swept: Collection[str] = ()) -> Keys:
+    """The keys that differ among the runs, or were to differ.
 
     A key that is a function of another one, or of task, model and kind of prompt together, is not
-    shown: a learning rate that was chosen for each kind of prompt is no setting of its own.
+    shown: a learning rate that was chosen for each kind of prompt is no setting of its own. What a
+    sweep was to vary (`swept`) is shown in any case.
     """
     names = dict.fromkeys(key for run in runs for key in run.config)
     columns = {
@@ -117,7 +118,7 @@ def find_keys(runs: Sequence[Run]) -> Keys:
         if key not in SEEDS and key not in _IRRELEVANT
     }
     combinations = len(set(zip(*columns.values(), strict=True)))
-    varying = [key for key, column in columns.items() if len(set(column)) > 1]
+    varying = [key for key, column in columns.items() if len(set(column)) > 1 or key in swept]
     varying.sort(key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
     # A number drawn anew for each setting, as random search does, decides nothing else.
     drawn = {
@@ -132,7 +133,7 @@ def find_keys(runs: Sequence[Run]) -> Keys:
         leading = tuple(other for other in _LEADING if other in shown and other != key)
         single = ((other,) for other in shown if other not in drawn)
         led = (o for o in (*single, leading) if o and _follows(columns, key, o))
-        others = None if key in _LEADING else next(led, None)
+        others = None if key in _LEADING or key in swept else next(led, None)
         if others is None:
             shown.append(key)
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from lpt.errors import Problems
-from lpt.report.runs import SEEDS, Job, Material, Run, Sweep
+from lpt.report.runs import GROUPS, SEEDS, Job, Material, Run, Sweep
 from lpt.report.settings import Keys, Setting, find_keys, tidy
 from lpt.report.statistics import Comparison, Estimate, adjusted, compare, estimate
 
@@ -162,7 +162,7 @@ def arrange(material: Material) -> Study:
     Raises:
         ConfigError: Runs of one task were selected by different metrics.
     """
-    keys = find_keys(material.runs)
+    keys = find_keys(material.runs, _swept(material))
     runs, repeats = _without_repeats(material.runs, keys)
     problems = Problems()
     tasks = []
@@ -178,6 +178,16 @@ def arrange(material: Material) -> Study:
     return Study(
         keys, tuple(tasks), tuple(runs), tuple(repeats), tuple(unfinished), tuple(material.sweeps)
     )
+
+
+def _swept(material: Material) -> set[str]:
+    """Keys that have several values among the jobs of sweeps, whatever became of them."""
+    jobs = [*material.unfinished, *(run.job for run in material.runs if run.job is not None)]
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, value in job.settings.items():
+            values.setdefault(GROUPS.get(key, key), set()).add(value)
+    return {key for key, found in values.items() if len(found) > 1}
 
 
 def _without_repeats(runs: Sequence[Run], keys: Keys) -> tuple[list[Run], list[tuple[Run, Run]]]:

@@ -94,9 +94,10 @@ def _refuse_other(folder: Path, config: SweepConfig, space: Space, *, overwrite:
     if same != _identity(config, space):
         raise fail(
             "sweep.dir",
-            f"{folder} holds the results of another space: {known.get('command')}",
+            f"{folder} holds the results of another space",
             "a folder for each space",
-            "another sweep.dir, or overwrite=true (python -m lpt.report A B reports on several)",
+            "another sweep.dir, or overwrite=true, which deletes those results; they came from: "
+            f"{known.get('command')}",
         )
 
 

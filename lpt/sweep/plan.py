@@ -164,11 +164,10 @@ def check_points(points: Sequence[Point], progress: Callable[[Any], Iterable[Any
     for point in points:
         with problems.collect():
             validate(point.config).raise_if_any()
-        alike.setdefault(point.reads, []).append(point)
-    if not problems.found:
-        for same in progress(list(alike.values())):
-            with problems.collect():
-                _check_alike(same)
+            alike.setdefault(point.reads, []).append(point)
+    for same in progress(list(alike.values())):
+        with problems.collect():
+            _check_alike(same)
     problems.raise_if_any()
 
 

@@ -64,8 +64,11 @@ class Sweep:
         self.names = [point.name for point in points]
         pending = [point for point in points if self._to_do(point)]
         if len(pending) < len(points):
-            ended = len(points) - len(pending)
-            self._say(f"{ended} of {len(points)} jobs have ended before.")
+            todo = {point.name for point in pending}
+            ended = [Job.read(self._home(name)) for name in self.names if name not in todo]
+            states = Counter(job.state for job in ended if job is not None)
+            told = ", ".join(f"{count} {state}" for state, count in states.items())
+            self._say(f"{len(ended)} of {len(points)} jobs have ended before: {told}.")
         board = Board(self.config.name, self.console, len(points))
         board.folders = self._homes()
         batch = self._described(pending)

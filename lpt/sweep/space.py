@@ -139,8 +139,9 @@ def read_space(
         else:
             one[key] = str(override.input_line)
     if not axes and not ranges:
-        given = "no key with several values"
-        problems.add("sweep", given, "key=a,b,... or sweep=NAME", "python sweep.py sweep=layers")
+        allowed = "a space of conf/sweep of which the command line leaves something open"
+        todo = "give a key several values (seed=1,2), or use train.py for a single run"
+        problems.add("sweep", "no key with several values", allowed, todo)
     problems.raise_if_any()
     return Space(one, axes, ranges)
 

@@ -23,6 +23,9 @@ from lpt.sweep.running import Launch, Sweep
 from lpt.sweep.search import check_search
 from lpt.sweep.space import read_space
 
+_SHOWN = 30  # jobs in a dry run, one by one
+_FILE = "hydra.runtime.choices.sweep"
+
 
 def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int:
     """Run a sweep to its end, or to where it is stopped.
@@ -40,6 +43,7 @@ def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int
     """
     config, console = OmegaConf.to_object(base.sweep), Console()
     assert isinstance(config, SweepConfig)
+    config.name = config.name or str(OmegaConf.select(base, _FILE) or "grid")
     _check_own(base)
     space = read_space(arguments, config.fixed, config.space, search=config.trials is not None)
     composer = Composer(space)
@@ -86,10 +90,17 @@ def _check_own(base: DictConfig) -> None:
 def _show(points: Sequence[Point], trials: int | None, folder: Path, console: Console) -> None:
     title = None if trials is None else "every value, and the ends of all ranges"
     table = Table(title=title)
-    for key in points[0].settings:
-        table.add_column(key)
-    for point in points:
-        table.add_row(*map(escape, point.settings.values()))
+    if len(points) <= _SHOWN:
+        for key in points[0].settings:
+            table.add_column(key)
+        for point in points:
+            table.add_row(*map(escape, point.settings.values()))
+    else:
+        table.add_column("key")
+        table.add_column("values")
+        for key in points[0].settings:
+            values = dict.fromkeys(point.settings[key] for point in points)
+            table.add_row(key, escape(", ".join(values)))
     console.print(table)
     jobs = f"{len(points)} jobs" if trials is None else f"The space of {trials} trials"
     told = f"{jobs} checked, nothing started; they would run in {folder}"
