@@ -73,7 +73,7 @@ class MadeUp:
         given = [_arguments(overrides) for overrides in batch]
         self.batches.append(given)
         for one in given:
-            if one["seed"] not in self.lost:
+            if one.get("seed") not in self.lost:
                 run_job(Path(one["run_dir"]), start=self._start)
                 continue
             job = Job.read(Path(one["run_dir"]))

@@ -116,7 +116,7 @@ def test_a_sweep_some_of_whose_jobs_fail(sweeps: Sweeps, tmp_path: Path) -> None
 
     status, said = sweeps.run("sweep", *space)
     assert status == 1, said
-    assert "2 of 4 jobs have ended before." in said
+    assert "2 of 4 jobs have ended before: 2 finished." in said
     attempts = {name: job.attempts for name, job in sweeps.jobs("sweep").items()}
     assert attempts == {first: 1, bad: 2, other: 1, also_bad: 2}
 
