@@ -40,7 +40,7 @@ def finding(study: Study) -> str:
     )
     count = len(study.tasks)
     only = len(study.settings) == 1
-    chosen = "is the only setting" if only else f"is best on dev ({dev})"
+    chosen = "is the only setting with a result" if only else f"is best on dev ({dev})"
     return f"On average over {count} tasks, {label} {chosen} and {scored}."
 
 
@@ -55,7 +55,9 @@ def _score(study: Study, task: Task) -> str:
     best = study.label(task.best.setting)
     dev = number(estimate_of(task.best, task.dev).mean, SCORE)
     only = len(task.rows) == 1
-    chosen = f"{best}, the only setting," if only else f"{best} is best on dev ({dev}) and"
+    chosen = (
+        f"{best}, the only setting with a result," if only else f"{best} is best on dev ({dev}) and"
+    )
     found = task.best.of(task.test)
     if task.test is None or found is None:
         return f"On {tidy(task.name)}, {chosen} is not scored on test, which has no labels."
