@@ -96,7 +96,12 @@ def test_what_is_no_job_is_none(tmp_path: Path, content: str) -> None:
 def test_the_end_of_a_process_is_the_state_of_its_job(
     make: Make, script: str, state: str, status: int
 ) -> None:
-    job = ran(make(script), device="CPU")
+    def over(*given: Any) -> Any:
+        process = shell(*given)
+        process.wait()  # so that nobody asks it to end before it does
+        return process
+
+    job = ran(make(script), device="CPU", start=over)
     assert (job.state, job.exit_status, job.attempts, job.device) == (state, status, 1, "CPU")
     assert (job.reason is not None) == (state in (FAILED, INTERRUPTED))
     assert 0 < job.seconds < SECONDS
