@@ -23,6 +23,7 @@ from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.module import LatePromptModule
 from lpt.resume import PREEMPTED
+from lpt.sweep.process import own_progress_bars
 from tests.conftest import MakeConfig
 
 STEPS = ("trainer.max_steps=12", "trainer.eval_every_steps=3")
@@ -44,6 +45,7 @@ def started(config: Config) -> int:
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
+        own_progress_bars()
         run(config)
         status = 0
     except Exception:

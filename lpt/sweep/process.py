@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from tqdm import tqdm
+
 from lpt.cli import PARENT
 from lpt.config import PACKAGE_DIR
 
@@ -144,6 +146,15 @@ def _own(environment: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "HYDRA_FULL_ERROR": "1"}
 
 
+def own_progress_bars() -> None:
+    """Give a forked process a lock of its own for progress bars.
+
+    All that are forked off one process share tqdm's: one that is killed while it holds the lock
+    would stop every other one for good.
+    """
+    tqdm.set_lock(threading.RLock())
+
+
 def _end_with_sweep() -> None:
     """Have this process asked to end when the sweep's is gone, however that went."""
     sweep = multiprocessing.parent_process()
@@ -166,6 +177,7 @@ def _train(
     os.environ.clear()
     os.environ.update(environment)
     threading.Thread(target=_end_with_sweep, daemon=True).start()
+    own_progress_bars()
     if "OMP_NUM_THREADS" in environment:  # the library read its variable before it was set
         import torch
 
