@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from lpt.config import Config, register, to_config
@@ -25,6 +26,11 @@ torch.set_num_threads(1)
 # Nothing is read from or left in the user's own cache.
 os.environ["LPT_CACHE"] = tempfile.mkdtemp(prefix="lpt-tests-")
 atexit.register(shutil.rmtree, os.environ["LPT_CACHE"], ignore_errors=True)
+
+# The suite tries the same inputs each time; `pytest --hypothesis-profile=fuzz` looks for new ones.
+settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True, database=None)
+settings.register_profile("fuzz", deadline=None, max_examples=2000)
+settings.load_profile("suite")
 
 CONF = Path(__file__).parents[1] / "conf"
 Compose = Callable[..., Config]
