@@ -7,25 +7,30 @@ backbone included; `load_adapter(folder, model)` uses a backbone at hand and ref
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from transformers import PreTrainedModel
 
-from lpt.errors import fail
+from lpt.errors import Problems, fail
+from lpt.files import write_atomically
+from lpt.limits import limits
 from lpt.models.backbone import Backbone, find_backbone, fingerprint, load_model, whereabouts
-from lpt.models.generators import build_generator
+from lpt.models.families import Kind
+from lpt.models.generators import GENERATORS, PromptGenerator, build_generator
 from lpt.models.late_prompt import LatePrompt
 from lpt.models.split import SplitModel
+from lpt.records import read_json, to_record
 
 FORMAT = 1
 _TENSORS = "adapter.safetensors"
 _DESCRIPTION = "adapter.json"
+_MOST = 1 << 20  # prompt vectors, or width of a generator: sizes stay countable
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class BackboneIdentity:
     package: str | None
     gguf_file: str | None
     model_type: str
-    dtype: str
-    attention: str | None
+    dtype: str = field(metadata=limits(choices=("float32", "bfloat16", "float16")))
+    attention: str | None = field(metadata=limits(choices=("sdpa", "eager", "flash_attention_2")))
     fingerprint: str
 
 
@@ -59,19 +64,33 @@ class BackboneIdentity:
 class PromptDescription:
     """What is needed to build the trainable part: see `lpt.config.PromptConfig`."""
 
-    kind: str
-    layer: int
-    length: int
-    bottleneck: int | None
+    kind: str = field(metadata=limits(choices=("static", *GENERATORS)))
+    layer: int = field(metadata=limits(ge=1))
+    length: int = field(metadata=limits(ge=1, le=_MOST))
+    bottleneck: int | None = field(metadata=limits(ge=1, le=_MOST))
+
+
+@dataclass(frozen=True)
+class TaskDescription:
+    """The task, for whoever uses an adapter: see `lpt.data.tasks.Task`."""
+
+    name: str
+    kind: Kind
+    template: str
+    labels: list[str]
+    words: list[str]
+    max_length: int = field(metadata=limits(ge=1))
+    scale: list[float] | None
 
 
 @dataclass(frozen=True)
 class Description:
-    """What adapter.json says: the backbone, the prompt, and the task for whoever uses it."""
+    """What adapter.json says."""
 
+    format: int
     backbone: BackboneIdentity
     prompt: PromptDescription
-    task: dict[str, Any]
+    task: TaskDescription
 
 
 def save_adapter(
@@ -80,27 +99,22 @@ def save_adapter(
     *,
     backbone: BackboneIdentity,
     prompt: PromptDescription,
-    task: dict[str, Any],
+    task: TaskDescription,
 ) -> None:
-    """Write the trainable part and what it belongs to.
+    """Write the trainable part and what it belongs to, the description last.
 
     Args:
         model: The trained model.
         folder: Made if it is not there.
         backbone: The frozen weights it was trained on.
         prompt: How to build the trainable part.
-        task: Template, labels and words, for whoever uses the adapter.
+        task: For whoever uses the adapter.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: p.detach().cpu().contiguous() for n, p in model.generator.named_parameters()}
-    save_file(tensors, folder / _TENSORS)
-    description = {
-        "format": FORMAT,
-        "backbone": asdict(backbone),
-        "prompt": asdict(prompt),
-        "task": task,
-    }
-    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / _TENSORS, save(tensors))
+    description = asdict(Description(FORMAT, backbone, prompt, task))
+    write_atomically(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
 
 def load_adapter(
@@ -117,7 +131,8 @@ def load_adapter(
         word_ids: Tokens whose logits it is to give with `words_only`.
 
     Raises:
-        ConfigError: The folder is no adapter, or the backbone is not the one it was trained on.
+        ConfigError: The folder is no adapter, a byte of it is wrong, or the backbone is not the one
+            it was trained on.
     """
     folder = Path(folder)
     description = read_description(folder)
@@ -127,13 +142,10 @@ def load_adapter(
         dtype = getattr(torch, backbone.dtype)
         model = load_model(found, dtype=dtype, attention=backbone.attention)
     _refuse_other(folder, backbone, model)
-    generator = build_generator(
-        prompt.kind,
-        hidden_size=model.config.hidden_size,
-        length=prompt.length,
-        bottleneck=prompt.bottleneck,
-    )
-    generator.load_state_dict(_read_tensors(folder / _TENSORS))
+    if prompt.layer > model.config.num_hidden_layers:
+        where, layers = f"{folder / _DESCRIPTION}: prompt.layer", model.config.num_hidden_layers
+        raise fail(where, str(prompt.layer), f"1 to {layers}, the layers of {backbone.name}")
+    generator = _read_generator(folder / _TENSORS, prompt, model.config.hidden_size)
     split = SplitModel(model, prompt.layer, word_ids=word_ids)
     return LatePrompt(split, generator).eval()
 
@@ -151,27 +163,67 @@ def read_description(folder: Path) -> Description:
     """What an adapter is.
 
     Raises:
-        ConfigError: The folder holds no adapter of this format.
+        ConfigError: The folder holds no adapter of this format; every fault is named.
     """
     file = folder / _DESCRIPTION
+    allowed = f"the description of an adapter, format {FORMAT}"
     try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-        if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']}")
-        return Description(
-            BackboneIdentity(**description["backbone"]),
-            PromptDescription(**description["prompt"]),
-            description["task"],
+        content = read_json(file)
+    except (OSError, ValueError) as error:
+        raise fail(str(file), str(error), allowed) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        given = content.get("format") if isinstance(content, dict) else "no object"
+        raise fail(str(file), f"format {given}", allowed)
+    problems = Problems()
+    description = to_record(Description, content, f"{file}: ", problems)
+    if description is not None:
+        _check_task(description.task, f"{file}: task.", problems)
+    problems.raise_if_any()
+    assert description is not None
+    return description
+
+
+def _check_task(task: TaskDescription, where: str, problems: Problems) -> None:
+    if len(task.labels) < 2 or len(task.words) != len(task.labels):
+        given = f"{len(task.words)} words for {len(task.labels)} labels"
+        problems.add(f"{where}words", given, "a word for each of at least two labels")
+    if task.scale is not None and len(task.scale) != 2:
+        problems.add(f"{where}scale", str(task.scale[:3]), "the two ends of a range, or null")
+
+
+def _read_generator(file: Path, prompt: PromptDescription, hidden_size: int) -> PromptGenerator:
+    """The generator with its tensors, once their names, shapes and types are the described ones.
+
+    Raises:
+        ConfigError: They are not.
+    """
+
+    def build() -> PromptGenerator:
+        return build_generator(
+            prompt.kind,
+            hidden_size=hidden_size,
+            length=prompt.length,
+            bottleneck=prompt.bottleneck,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise fail(
-            str(file), str(error), f"the description of an adapter, format {FORMAT}"
-        ) from error
+
+    try:
+        with torch.device("meta"):  # takes no memory, whatever the sizes
+            expected = {n: ("F32", list(p.shape)) for n, p in build().named_parameters()}
+        with safe_open(file, "pt") as tensors:
+            views = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            found = {n: (v.get_dtype(), v.get_shape()) for n, v in views.items()}
+            if found == expected:
+                generator = build()
+                generator.load_state_dict({name: tensors.get_tensor(name) for name in found})
+                return generator
+    except (OSError, ValueError, SafetensorError) as error:
+        raise fail(str(file), str(error), "the tensors of an adapter") from error
+    raise fail(str(file), _tensor_list(found), f"{_tensor_list(expected)}, as {_DESCRIPTION} says")
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    with safe_open(file, "pt") as tensors:
-        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+def _tensor_list(tensors: Mapping[str, tuple[str, list[int]]]) -> str:
+    shown = [f"{name} {dtype} {shape}" for name, (dtype, shape) in sorted(tensors.items())]
+    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "")
 
 
 def _refuse_other(folder: Path, trained_on: BackboneIdentity, model: PreTrainedModel) -> None:

@@ -11,13 +11,12 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lpt.errors import RunError
+from lpt.files import write_atomically
 from lpt.memory import peak_memory_mb, reset_peak_memory
 from lpt.module import LatePromptModule
-from lpt.results import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -241,41 +240,6 @@ class Meter(Callback):
                 torch.cuda.synchronize(self.device)
             self.seconds += time.perf_counter() - self._since
             self._since = None
-
-
-class Checkpoint(ModelCheckpoint):
-    """The state after a dev evaluation, in one file that is replaced.
-
-    It knows its file again where the folder of the run was moved.
-
-    Args:
-        folder: Where the file goes.
-        name: `best` or `last`.
-        monitor: Metric whose highest value is kept, the earliest of equals; None: the latest state.
-    """
-
-    def __init__(self, folder: str, name: str, monitor: str | None = None) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename=name,
-            monitor=monitor,
-            mode="max",
-            save_top_k=1,
-            enable_version_counter=False,
-            auto_insert_metric_name=False,
-        )
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        here = str(self.dirpath)
-
-        def moved(path: str) -> str:
-            return str(Path(here) / Path(path).name) if path else path
-
-        files = ("best_model_path", "last_model_path", "kth_best_model_path")
-        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
-        found = {name: moved(state_dict[name]) for name in files}
-        super().load_state_dict(state_dict | found | {"dirpath": here, "best_k_models": best})
 
 
 def _trainable(module: LightningModule) -> Iterable[tuple[str, torch.nn.Parameter]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class Evaluator:
 def decide(
     how: str,
     scores: Tensor,
-    scale: tuple[float, float] | None = None,
+    scale: Sequence[float] | None = None,
     groups: Callable[[], list[list[int]]] = list,
 ) -> Tensor:
     """Answers from the scores of the labels.

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from lpt.artifact import BackboneIdentity, PromptDescription, save_adapter
+from lpt.artifact import BackboneIdentity, PromptDescription, TaskDescription, save_adapter
 from lpt.builders import build_data, build_model, build_module, keep_hidden
 from lpt.callbacks import DevHistory, Meter
 from lpt.config import Config
@@ -28,6 +28,7 @@ from lpt.data.datamodule import LatePromptData
 from lpt.data.splits import SPLIT
 from lpt.data.tasks import UNKNOWN
 from lpt.errors import ConfigError, HubError
+from lpt.files import write_atomically
 from lpt.memory import peak_memory_mb
 from lpt.metrics import Answers
 from lpt.module import LatePromptModule
@@ -39,7 +40,6 @@ from lpt.results import (
     environment,
     predictions_file,
     print_table,
-    write_atomically,
     write_metrics,
     write_predictions,
 )
@@ -252,15 +252,15 @@ def leave(
         run_dir / ADAPTER,
         backbone=identity,
         prompt=PromptDescription(prompt.kind, plan.layer, prompt.length, prompt.bottleneck),
-        task={
-            "name": task.name,
-            "kind": task.template.kind,
-            "template": task.template.text,
-            "labels": task.labels,
-            "words": task.words,
-            "max_length": config.data.max_length,
-            "scale": task.scale,
-        },
+        task=TaskDescription(
+            name=task.name,
+            kind=task.template.kind,
+            template=task.template.text,
+            labels=list(task.labels),
+            words=list(task.words),
+            max_length=config.data.max_length,
+            scale=list(task.scale) if task.scale is not None else None,
+        ),
     )
     for name, given in answers.items():
         write_predictions(run_dir / predictions_file(name), given, task)

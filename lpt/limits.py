@@ -9,19 +9,22 @@ from typing import Any
 from lpt.errors import Problems, did_you_mean
 
 
-def limited(
-    default: Any,
+def limits(
     *,
     choices: Sequence[str] | None = None,
     ge: float | None = None,
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
-) -> Any:
-    """A field whose value must be one of `choices` or lie in a range (unless it is null)."""
-    limits = {"choices": choices, "ge": ge, "gt": gt, "le": le, "lt": lt}
-    metadata = {name: limit for name, limit in limits.items() if limit is not None}
-    return dataclasses.field(default=default, metadata=metadata)
+) -> dict[str, Any]:
+    """Metadata of a field whose value must be one of `choices` or lie in a range."""
+    given = {"choices": choices, "ge": ge, "gt": gt, "le": le, "lt": lt}
+    return {name: limit for name, limit in given.items() if limit is not None}
+
+
+def limited(default: Any, **given: Any) -> Any:
+    """A field with a default whose value is limited (unless it is null); see `limits`."""
+    return dataclasses.field(default=default, metadata=limits(**given))
 
 
 def check_limits(node: Any, prefix: str, problems: Problems) -> None:

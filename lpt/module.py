@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning import LightningModule
@@ -58,6 +59,7 @@ class LatePromptModule(LightningModule):
         self.store = PredictionStore()
         self.answers: Answers | None = None
         self.scores: dict[str, float] | None = None
+        self.grad_norm: Tensor | None = None
         self.strict_loading = False  # checkpoints lack the frozen weights
 
     def on_fit_start(self) -> None:
@@ -81,14 +83,18 @@ class LatePromptModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the prompt's gradient; under FSDP, average it over the ranks first."""
+        """Clip the norm of the prompt's gradient; under FSDP, average it over the ranks first.
+
+        The norm before that is logged, and kept as `grad_norm` for whoever watches.
+        """
         trainable = list(self.model.trainable().values())
         if isinstance(self.trainer.strategy, FSDPStrategy):
             for parameter in trainable:
                 if parameter.grad is not None:
                     parameter.grad = self.trainer.strategy.reduce(parameter.grad, reduce_op="mean")
-        if gradient_clip_val is not None:
-            clip_grad_norm_(trainable, gradient_clip_val)
+        largest = gradient_clip_val if gradient_clip_val is not None else math.inf
+        self.grad_norm = clip_grad_norm_(trainable, largest)
+        self.log("train/grad_norm", self.grad_norm)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Score all labels of one batch."""

@@ -46,12 +46,12 @@ class Predictor:
         description = read_description(Path(folder))
         task = description.task
         tokenizer = find_adapter_backbone(description.backbone).tokenizer
-        self.labels: list[str] = task["labels"]
-        self.ids = word_ids(tokenizer, task["words"])
-        template = Template.parse(task["template"], task["kind"])
-        self.encoder = Encoder(tokenizer, template, task["words"], task["max_length"])
-        self.scorer = LabelScorer(task["kind"], self.ids)
-        self.scale = task.get("scale")
+        self.labels: list[str] = task.labels
+        self.ids = word_ids(tokenizer, task.words)
+        template = Template.parse(task.template, task.kind)
+        self.encoder = Encoder(tokenizer, template, task.words, task.max_length)
+        self.scorer = LabelScorer(task.kind, self.ids)
+        self.scale = task.scale
         self.model = load_adapter(folder, word_ids=self.ids)
 
     @torch.no_grad()

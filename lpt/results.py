@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from lpt.data.candidates import ANSWER, GROUP, ID
 from lpt.data.tasks import UNKNOWN, Task
+from lpt.files import write_atomically
 from lpt.metrics import Answers
 
 FINISHED = "metrics.json"
@@ -24,13 +24,6 @@ CONFIG = "config.yaml"
 PROGRESS = "progress.json"
 ADAPTER = "adapter"
 _LIBRARIES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "hydra-core")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is there complete or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def predictions_file(name: str) -> str:

@@ -25,14 +25,13 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
+from lpt.checkpoints import FOLDER, LAST, latest_state, saved
 from lpt.config import Config
 from lpt.data.splits import SPLIT
 from lpt.errors import PREEMPTED, Problems, fail
 from lpt.results import CONFIG, FINISHED
 
 logger = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"
-_LAST, _BEST = "last.ckpt", "best.ckpt"
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # What may be set otherwise without changing what comes out.
 _FREE = (
@@ -56,14 +55,22 @@ class Earlier:
 
 
 def finished_metrics(config: Config) -> dict[str, Any] | None:
-    """What metrics.json says if the run to be resumed has ended already."""
+    """What metrics.json says if the run to be resumed has ended already.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
     folder = config.run_dir if config.resume == "auto" else config.resume
     if folder is None:
         return None
     file = Path(folder) / FINISHED
     if not file.is_file():
         return None
-    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        todo = "remove that file: the end of the run is made again"
+        raise fail("resume", f"{file} is damaged ({error})", f"a whole {FINISHED}", todo) from error
     return metrics
 
 
@@ -81,23 +88,11 @@ def find_earlier(config: Config, resolved: Config, split: Mapping[str, Any]) -> 
     if config.resume is None or config.run_dir is None:
         return None
     run_dir = Path(config.run_dir)
-    files = [run_dir / CHECKPOINTS / name for name in (_LAST, _BEST)]
-    present = [file for file in files if file.is_file()]
-    if not present:
+    checkpoints = run_dir / FOLDER
+    if not saved(checkpoints):
         return None
     _refuse_other(run_dir, resolved, split)
-    for file in present:
-        try:
-            step = torch.load(file, map_location="cpu", weights_only=True)["global_step"]
-            return Earlier(file, int(step))
-        except Exception as error:  # whatever a damaged file makes the unpickler raise
-            logger.warning("%s cannot be read (%s).", file, next(iter(str(error).splitlines()), ""))
-    raise fail(
-        "resume",
-        f"{run_dir} has no checkpoint that can be read",
-        "a whole checkpoint",
-        f"remove {run_dir / CHECKPOINTS} to start anew",
-    )
+    return Earlier(*latest_state(checkpoints))
 
 
 def _refuse_other(run_dir: Path, resolved: Config, split: Mapping[str, Any]) -> None:
@@ -262,7 +257,7 @@ class Preemption(Callback):
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
-            trainer.save_checkpoint(self.folder / _LAST)
+            trainer.save_checkpoint(self.folder / LAST)
             logger.info("Saved at step %d.", trainer.global_step)
             self._exit()
 

@@ -12,8 +12,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from lpt.config import LoggerConfig, WandbConfig
 from lpt.data.tasks import Task
+from lpt.files import write_atomically
 from lpt.metrics import Answers
-from lpt.results import summary, write_atomically
+from lpt.results import summary
 from lpt.run_dir import first_process
 from lpt.wandb_tracking import finish, log_outcome, or_warn, start_run
 

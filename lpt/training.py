@@ -13,12 +13,13 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, TQDM
 from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from transformers import AutoModel
 
-from lpt.callbacks import Checkpoint, DevHistory, FiniteLoss, LearningWatch, Meter
+from lpt.callbacks import DevHistory, FiniteLoss, LearningWatch, Meter
+from lpt.checkpoints import BEST, FOLDER, LAST, Checkpoint, WholeFiles
 from lpt.config import Config, LoggerConfig, TrainerConfig
 from lpt.models.backbone import Backbone
 from lpt.models.late_prompt import LatePrompt
 from lpt.results import PROGRESS
-from lpt.resume import CHECKPOINTS, Preemption, RandomState
+from lpt.resume import Preemption, RandomState
 from lpt.tracking import build_loggers
 
 
@@ -49,6 +50,7 @@ def build_trainer(
         gradient_clip_val=config.optim.clip,
         num_sanity_val_steps=config.trainer.sanity_steps,
         callbacks=_callbacks(config, run_dir),
+        plugins=[WholeFiles()],
         logger=build_loggers(config.logger, run_dir, dataclasses.asdict(config), resumed_at),
         use_distributed_sampler=False,  # the batch samplers know their rank
         default_root_dir=run_dir,
@@ -75,11 +77,11 @@ def _length(trainer: TrainerConfig) -> dict[str, Any]:
 
 
 def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
-    metric = config.task.metric
+    metric, checkpoints = config.task.metric, run_dir / FOLDER
     callbacks: list[Callback] = [
         # The first one is the trainer's: what is tested.
-        Checkpoint(str(run_dir / CHECKPOINTS), "best", f"dev/{metric}"),
-        Checkpoint(str(run_dir / CHECKPOINTS), "last"),
+        Checkpoint(checkpoints / BEST, f"dev/{metric}"),
+        Checkpoint(checkpoints / LAST),
         RandomState(),
         DevHistory(run_dir / PROGRESS, metric),
         FiniteLoss(),
@@ -93,7 +95,7 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
             EarlyStopping(f"dev/{metric}", mode="max", patience=config.trainer.patience)
         )
     # Last: what the others noted of a step is in the checkpoint that it saves.
-    return [*callbacks, Preemption(run_dir / CHECKPOINTS)]
+    return [*callbacks, Preemption(checkpoints)]
 
 
 def build_strategy(name: str, backbone: Backbone, model: LatePrompt) -> str | Strategy:

@@ -62,7 +62,7 @@ def _check(overrides: Sequence[str]) -> int:
 def _kshot(overrides: Sequence[str], out: Path) -> int:
     from lpt.data.setup import build_task, read_splits
     from lpt.data.splits import describe
-    from lpt.results import write_atomically
+    from lpt.files import write_atomically
     from lpt.validation import validate
 
     given = {override.partition("=")[0] for override in overrides}

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ import torch
 import xxhash
 from filelock import FileLock, Timeout
 from torch import Tensor
+
+from lpt.errors import Problems
+from lpt.limits import limits
+from lpt.records import read_json, to_record
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +70,18 @@ class Recipe:
         """Name of the entry."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What entry.json says."""
+
+    format: int
+    title: str
+    shape: list[int]
+    dtype: str = field(metadata=limits(choices=("float32", "bfloat16", "float16")))
+    checksum: str
+    recipe: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -219,15 +235,17 @@ class HiddenCache:
         dtype: torch.dtype,
     ) -> None:
         """Turn a filled entry into a finished one, at once."""
-        description = {
-            "format": FORMAT,
-            "title": title,
-            "shape": shape,
-            "dtype": str(dtype).removeprefix("torch."),
-            "checksum": _checksum(unfinished / _HIDDEN),
-            "recipe": asdict(recipe),
-        }
-        (unfinished / _ENTRY).write_text(json.dumps(description, indent=2), encoding="utf-8")
+        # Not synced: whatever a power cut leaves of the states, their checksum tells.
+        description = _Description(
+            format=FORMAT,
+            title=title,
+            shape=list(shape),
+            dtype=str(dtype).removeprefix("torch."),
+            checksum=_checksum(unfinished / _HIDDEN),
+            recipe=asdict(recipe),
+        )
+        text = json.dumps(asdict(description), indent=2)
+        (unfinished / _ENTRY).write_text(text, encoding="utf-8")
         unfinished.rename(self.folder / recipe.key())
 
     @staticmethod
@@ -258,13 +276,20 @@ class HiddenCache:
     def _describe(self, path: Path) -> Entry | None:
         try:
             file = path / _ENTRY
-            known = json.loads(file.read_text(encoding="utf-8"))
-            if known.pop("format") != FORMAT:
+            known = to_record(_Description, read_json(file), "", Problems())
+            if known is None or known.format != FORMAT or len(known.shape) != 2:
                 return None
-            tokens, width = (int(n) for n in known.pop("shape"))
-            used = file.stat().st_mtime
-            return Entry(path=path, shape=(tokens, width), used=used, **known)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            tokens, width = known.shape
+            return Entry(
+                path=path,
+                title=known.title,
+                shape=(tokens, width),
+                dtype=known.dtype,
+                checksum=known.checksum,
+                recipe=known.recipe,
+                used=file.stat().st_mtime,
+            )
+        except (OSError, ValueError):
             return None
 
     def _too_full(self, size: int) -> bool:

@@ -16,7 +16,8 @@ from lpt.data.candidates import ANSWER, GROUP, ID
 from lpt.data.splits import OFFICIAL
 from lpt.data.tables import read_table
 from lpt.errors import ConfigError, Problems, fail
-from lpt.results import FINISHED, predictions_file, write_atomically
+from lpt.files import write_atomically
+from lpt.results import FINISHED, predictions_file
 
 Row = Mapping[str, str]
 _DATE = (1980, 1, 1, 0, 0, 0)  # of every file in a zip, so that the same answers give the same zip

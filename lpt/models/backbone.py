@@ -174,10 +174,8 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def _package_folder(package: str) -> Path:
-    try:
-        spec = importlib.util.find_spec(package)
-    except ModuleNotFoundError:
-        spec = None
+    # To find a package within another one, Python would run the outer one.
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or spec.origin is None:
         raise fail(
             "model.package",
@@ -190,7 +188,8 @@ def _package_folder(package: str) -> Path:
 
 def _converted(folder: str, gguf_file: str) -> str:
     file = Path(folder) / gguf_file
-    if not file.is_file():
+    outside = Path(gguf_file).is_absolute() or ".." in Path(gguf_file).parts
+    if outside or not file.is_file():
         raise fail("model.gguf_file", gguf_file, f"a file in {folder}")
     try:
         return str(converted(file))

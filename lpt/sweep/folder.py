@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from lpt.config import SweepConfig
 from lpt.errors import fail
-from lpt.results import write_atomically
+from lpt.files import write_atomically
 from lpt.sweep.plan import Point
 from lpt.sweep.record import CSV, JSONL
 from lpt.sweep.search import STUDY

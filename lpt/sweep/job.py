@@ -17,7 +17,8 @@ from threading import Event
 from typing import Any
 
 from lpt.errors import PREEMPTED
-from lpt.results import FINISHED, write_atomically
+from lpt.files import write_atomically
+from lpt.results import FINISHED
 from lpt.run_dir import SAVING_SECONDS, in_use
 from lpt.sweep.process import Process, ask_to_end, kill, start_fresh
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lpt.results import summary, write_atomically
+from lpt.files import write_atomically
+from lpt.results import summary
 from lpt.sweep.job import Job
 
 CSV, JSONL = "results.csv", "results.jsonl"

@@ -1,0 +1,96 @@
+"""JSON files that come from elsewhere, held to the fields of a dataclass before they are used."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lpt.errors import Problems
+from lpt.limits import check_limits
+
+_T = TypeVar("_T")
+_MAX_BYTES = 1 << 20
+_SHOWN = 60
+
+
+def read_json(file: Path) -> Any:
+    """The content of a small JSON file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is too large, or not JSON.
+    """
+    size = file.stat().st_size
+    if size > _MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {_MAX_BYTES:,}")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def to_record(kind: type[_T], content: Any, where: str, problems: Problems) -> _T | None:
+    """A dataclass from what JSON holds of it; None if a key, a type or a value is wrong.
+
+    Args:
+        kind: The dataclass. Its fields are strings, numbers, lists and maps of these, further
+            dataclasses, or unions; limits in their metadata hold (`lpt.limits`).
+        content: What JSON holds.
+        where: Named in front of each key in messages.
+        problems: Every fault is noted there.
+    """
+    before = len(problems.found)
+    record = _build(kind, content, where, problems)
+    if len(problems.found) == before:
+        check_limits(record, where, problems)
+    return record if len(problems.found) == before else None
+
+
+def _build(kind: type[_T], content: Any, where: str, problems: Problems) -> _T | None:
+    hints = get_type_hints(kind)
+    if not isinstance(content, dict):
+        problems.add(where, _shown(content), f"an object with {', '.join(hints)}")
+        return None
+    for name in content.keys() - hints.keys():
+        problems.add(f"{where}{_shown(name)}", "unknown", ", ".join(hints))
+    values: dict[str, Any] = {}
+    for name, hint in hints.items():
+        key = f"{where}{name}"
+        if name not in content:
+            problems.add(key, "missing", _name(hint))
+        elif dataclasses.is_dataclass(hint):
+            values[name] = _build(hint, content[name], f"{key}.", problems)  # type: ignore[arg-type]
+        elif _fits(content[name], hint):
+            values[name] = content[name]
+        else:
+            problems.add(key, _shown(content[name]), _name(hint))
+    return kind(**values) if len(values) == len(hints) else None
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is list:
+        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(one, inner[1]) for one in value.values())
+    if hint is float and type(value) is int:
+        return True
+    return type(value) is hint  # a bool is no number here
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
