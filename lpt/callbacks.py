@@ -73,12 +73,15 @@ class DevHistory(Callback):
 class LearningWatch(Callback):
     """Warns when the prompt does not learn.
 
-    Two signs: after the first evaluation a trainable tensor is still what it was at the start; all
-    labels or numbers of an evaluation are the same although the right ones are not.
+    Three signs: after the first evaluation a trainable tensor is still what it was at the start;
+    the gradient's norm has been below AdamW's epsilon, where steps vanish, since the evaluation
+    before; all labels or numbers of an evaluation are the same although the right ones are not.
     """
 
     def __init__(self) -> None:
         self.start: dict[str, Tensor] | None = None
+        self.steepest: Tensor | None = None
+        self.warned_vanishing = False
         self.warned_collapse = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,8 +90,17 @@ class LearningWatch(Callback):
             return
         self.start = {name: p.detach().clone() for name, p in _trainable(pl_module)}
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the largest norm of the gradient, wherever it is computed."""
+        assert isinstance(pl_module, LatePromptModule)
+        norm = pl_module.grad_norm
+        if norm is not None:
+            self.steepest = norm if self.steepest is None else torch.maximum(norm, self.steepest)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look for the two signs."""
+        """Look for the three signs."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if self.start is not None:
@@ -100,10 +112,23 @@ class LearningWatch(Callback):
                     "(optim.lr), or the gradient does not reach the prompt.",
                     ", ".join(still),
                 )
+        assert isinstance(pl_module, LatePromptModule)
+        self._check_gradient(pl_module)
         self._check_collapse(pl_module)
 
-    def _check_collapse(self, module: LightningModule) -> None:
-        assert isinstance(module, LatePromptModule)
+    def _check_gradient(self, module: LatePromptModule) -> None:
+        steepest, self.steepest = self.steepest, None
+        if self.warned_vanishing or steepest is None or not float(steepest) < module.eps:
+            return
+        self.warned_vanishing = True
+        logger.warning(
+            "The gradient vanishes: since the last evaluation its norm was at most %.1g, less than "
+            "optim.eps (%.1g). Another prompt.layer, a larger model.dtype or another task.template "
+            "may let it reach the prompt.",
+            *(float(steepest), module.eps),
+        )
+
+    def _check_collapse(self, module: LatePromptModule) -> None:
         answers = module.answers
         if answers is None or self.warned_collapse:
             return

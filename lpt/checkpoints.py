@@ -60,7 +60,8 @@ class WholeFiles(TorchCheckpointIO):
     Lightning writes it elsewhere and moves it: across file systems, a copy that can be interrupted.
 
     Raises:
-        RunError: A checkpoint cannot be written or read.
+        OSError: A checkpoint cannot be written; the one before is as it was.
+        RunError: One cannot be read.
     """
 
     def save_checkpoint(
@@ -70,14 +71,8 @@ class WholeFiles(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         file = Path(path)
-        try:
-            file.parent.mkdir(exist_ok=True)  # not the run's: a run whose folder is gone is over
-            write_atomically(file, content.getvalue())
-        except OSError as error:
-            raise RunError(
-                f"{file} cannot be written: {error.strerror or error}. What was saved before is "
-                "as it was. Mend that; then the same command with resume=auto goes on."
-            ) from error
+        file.parent.mkdir(exist_ok=True)  # not the run's: a run whose folder is gone is over
+        write_atomically(file, content.getvalue())
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
         """Read a checkpoint into the memory of the CPU."""
@@ -86,7 +81,7 @@ class WholeFiles(TorchCheckpointIO):
         except ValueError as error:
             raise RunError(
                 f"{path} was changed or removed while the run went on ({error}). The state that it "
-                "held is lost: remove the folder of the run, and start it anew."
+                "held is lost: start the run anew with overwrite=true."
             ) from error
 
 

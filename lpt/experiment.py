@@ -27,7 +27,7 @@ from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
 from lpt.data.splits import SPLIT
 from lpt.data.tasks import UNKNOWN
-from lpt.errors import ConfigError, HubError
+from lpt.errors import ConfigError, HubError, RunError
 from lpt.files import write_atomically
 from lpt.memory import peak_memory_mb
 from lpt.metrics import Answers
@@ -60,6 +60,7 @@ def run(config: Config) -> dict[str, Any] | None:
 
     Raises:
         ConfigError: Something about the input is wrong; nothing was written.
+        RunError: The run cannot go on; what it saved is whole.
     """
     if config.dry_run:
         dry_run(config)
@@ -73,7 +74,14 @@ def run(config: Config) -> dict[str, Any] | None:
     if config.resume not in (None, "auto"):
         config = dataclasses.replace(config, run_dir=config.resume)
     with ExitStack() as held:
-        return _run_alone(config, plan, held)
+        try:
+            return _run_alone(config, plan, held)
+        except OSError as error:  # a full disk, a folder that is gone
+            where = error.filename or config.run_dir or "runs"
+            raise RunError(
+                f"{where}: {error.strerror or error}. What was saved before is as it was. "
+                "Mend that; then the same command with resume=auto goes on."
+            ) from error
 
 
 def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -99,13 +100,26 @@ def left_behind(run_dir: Path) -> list[Path]:
     return [path for pattern in _LEFT_BEHIND for path in sorted(run_dir.glob(pattern))]
 
 
+class _LogFile(logging.FileHandler):
+    """A file whose loss is told once; the run goes on."""
+
+    lost = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """As logging calls it when a record cannot be written."""
+        if not self.lost:
+            self.lost = True
+            with suppress(OSError):  # it may lie on the same disk
+                sys.stderr.write(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}\n")
+
+
 @contextmanager
 def log_to(run_dir: Path) -> Iterator[None]:
-    """Send log records and warnings to log.txt in the run folder, too."""
+    """Send log records and warnings to log.txt in the run folder, too, and what ends the block."""
     if not first_process():
         yield
         return
-    handler = logging.FileHandler(run_dir / "log.txt", encoding="utf-8")
+    handler = _LogFile(run_dir / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     names = ("lpt", "lightning.pytorch", "py.warnings")
     loggers = [logging.getLogger(name) for name in names]
@@ -115,10 +129,14 @@ def log_to(run_dir: Path) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except Exception:
+        logging.getLogger("lpt").debug("The run ends with", exc_info=True)
+        raise
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of what could not be written, and was told
+            handler.close()
         logging.captureWarnings(False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,52 @@ from lpt.files import write_atomically
 from lpt.metrics import Answers
 from lpt.results import summary
 from lpt.run_dir import first_process
-from lpt.wandb_tracking import finish, log_outcome, or_warn, start_run
+from lpt.wandb_tracking import finish, log_outcome, start_run
 
+logger = logging.getLogger(__name__)
 STEP = "trainer/global_step"
+
+
+class _Forgiving:
+    """A tracker that fails half-way gets nothing more, and the run goes on."""
+
+    given_up = False
+
+    def log_metrics(self, *arguments: Any, **named: Any) -> None:
+        """Send points of curves."""
+        self._try("log_metrics", *arguments, **named)
+
+    def save(self) -> None:
+        """Send what has been kept back."""
+        self._try("save")
+
+    def finalize(self, *arguments: Any) -> None:
+        """Close."""
+        self._try("finalize", *arguments)
+
+    def _try(self, what: str, *arguments: Any, **named: Any) -> None:
+        if self.given_up:
+            return
+        try:
+            getattr(super(), what)(*arguments, **named)
+        except Exception as error:  # whatever a tracker raises
+            self.given_up = True
+            logger.warning(
+                "The tracker %s fails and gets nothing more; the run goes on (%s: %s).",
+                *(type(self).__name__, type(error).__name__, error),
+            )
+
+
+class Csv(_Forgiving, CSVLogger):
+    """Curves in csv/metrics.csv."""
+
+
+class TensorBoard(_Forgiving, TensorBoardLogger):
+    """Curves in tensorboard/."""
+
+
+class Wandb(_Forgiving, WandbLogger):
+    """Curves and more on Weights & Biases, or in wandb/ to be sent later."""
 
 
 def build_loggers(
@@ -36,9 +80,7 @@ def build_loggers(
     if config.csv:
         loggers.append(_csv_logger(run_dir, resumed_at))
     if config.tensorboard:
-        loggers.append(
-            TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=resumed_at)
-        )
+        loggers.append(TensorBoard(run_dir, name="tensorboard", version="", purge_step=resumed_at))
     if config.wandb.enabled:
         loggers.append(_wandb_logger(config.wandb, run_dir, resolved))
     return loggers
@@ -49,23 +91,24 @@ def _csv_logger(run_dir: Path, resumed_at: int | None) -> CSVLogger:
     file = run_dir / "csv" / "metrics.csv"
     earlier = file.with_name("metrics-earlier.csv")
     if resumed_at is None or not (file.is_file() or earlier.is_file()):
-        return CSVLogger(run_dir, name="csv", version="")
+        return Csv(run_dir, name="csv", version="")
     # Lightning's logger begins by removing the file. Whoever is killed before the rows are back
     # leaves the copy.
     if not earlier.is_file():
         write_atomically(earlier, file.read_text(encoding="utf-8"))
     with earlier.open(encoding="utf-8", newline="") as lines:
         whole = [row for row in csv.DictReader(lines) if None not in row.values()]  # none is torn
-    logger = CSVLogger(run_dir, name="csv", version="")
-    writer: Any = logger.experiment
+    tracker = Csv(run_dir, name="csv", version="")
+    writer: Any = tracker.experiment
     writer.metrics = [
         {name: value for name, value in row.items() if value}
         for row in whole
         if row["step"].isdecimal() and int(row["step"]) < resumed_at
     ]
-    logger.save()
-    earlier.unlink()
-    return logger
+    tracker.save()
+    if not tracker.given_up:
+        earlier.unlink()
+    return tracker
 
 
 def _wandb_logger(config: WandbConfig, run_dir: Path, resolved: dict[str, Any]) -> WandbLogger:
@@ -83,7 +126,7 @@ def _wandb_logger(config: WandbConfig, run_dir: Path, resolved: dict[str, Any]) 
         # Every curve is drawn against Lightning's optimizer steps, not the number of the call.
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
-    return WandbLogger(save_dir=run_dir, project=config.project, experiment=run)
+    return Wandb(save_dir=run_dir, project=config.project, experiment=run)
 
 
 def log_end(
@@ -105,12 +148,10 @@ def log_end(
         task: The task they belong to.
     """
     for tracker in loggers:
-        with or_warn(f"the final scores to {type(tracker).__name__}"):
-            tracker.log_metrics(summary(metrics), step=step)
+        tracker.log_metrics(summary(metrics), step=step)
         if isinstance(tracker, WandbLogger):
             log_outcome(tracker.experiment, run_dir, metrics, answers, task)
-        with or_warn(f"the end of the run to {type(tracker).__name__}"):
-            tracker.finalize("success")
+        tracker.finalize("success")
 
 
 @contextmanager

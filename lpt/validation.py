@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ def validate(config: Config) -> Problems:
         _check_data,
         _check_trainer,
         _check_strategy,
+        _check_resume,
         _check_run_dir,
     ):
         check(config, problems)
@@ -246,7 +248,7 @@ def _check_strategy(config: Config, problems: Problems) -> None:
         problems.add("strategy.accelerator", "cpu with strategy=fsdp", "gpu")
 
 
-def _check_run_dir(config: Config, problems: Problems) -> None:
+def _check_resume(config: Config, problems: Problems) -> None:
     if config.resume is not None and config.overwrite:
         problems.add("resume", f"{config.resume} with overwrite=true", "one of the two")
     if config.resume not in (None, "auto"):
@@ -257,16 +259,19 @@ def _check_run_dir(config: Config, problems: Problems) -> None:
             problems.add("run_dir", given, "null, or resume=auto")
     if config.resume == "auto" and config.run_dir is None:
         problems.add("run_dir", "null with resume=auto", "the folder of the run that is to go on")
-    if config.run_dir is None:
-        if config.strategy.num_nodes > 1:
-            problems.add("run_dir", "null with several nodes", "a folder that all nodes see")
-        return
-    run_dir = Path(config.run_dir)
-    existing = next(
-        path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists()
-    )
+
+
+def _check_run_dir(config: Config, problems: Problems) -> None:
+    if config.run_dir is None and config.strategy.num_nodes > 1:
+        problems.add("run_dir", "null with several nodes", "a folder that all nodes see")
+    run_dir = Path(config.run_dir or "runs").absolute()
+    existing = next(path for path in (run_dir, *run_dir.parents) if path.exists())
     if not existing.is_dir():
         problems.add("run_dir", f"{existing} is a file", "a folder")
+    elif not os.access(existing, os.W_OK):
+        problems.add("run_dir", f"{existing} cannot be written to", "a folder of your own")
+    if config.run_dir is None:
+        return
     held = [path.name for path in left_behind(run_dir)]
     if held and not config.overwrite and config.resume is None and first_process():
         what = "a finished run" if FINISHED in held else ", ".join(held)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -25,6 +24,7 @@ from lpt.module import LatePromptModule
 from lpt.resume import PREEMPTED
 from lpt.sweep.process import own_progress_bars
 from tests.conftest import MakeConfig
+from tests.outcomes import assert_same, curves, outcome
 
 STEPS = ("trainer.max_steps=12", "trainer.eval_every_steps=3")
 EPOCHS = (
@@ -57,40 +57,6 @@ def started(config: Config) -> int:
 def ended(child: int) -> int:
     """Wait for a process; gives its exit status, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def outcome(run_dir: Path) -> dict[str, Any]:
-    """What must not depend on interruptions."""
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    for name in ("environment", "cache", "peak_memory_mb", "run_dir"):
-        metrics.pop(name)
-    speed = metrics.pop("speed")
-    return {
-        "metrics": metrics,
-        "speed": (speed["steps"], speed["padding_share"]),
-        "predictions": (run_dir / "predictions.tsv").read_text(),
-        "split": (run_dir / "split.json").read_text(),
-    }
-
-
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    tensors = load_file(run_dir / "adapter" / "adapter.safetensors")
-    last = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
-    return tensors | {f"last.{name}": of for name, of in last["state_dict"].items()}
-
-
-def curves(run_dir: Path) -> list[tuple[str, str]]:
-    with (run_dir / "csv" / "metrics.csv").open() as lines:
-        rows = list(csv.DictReader(lines))
-    return [(row["step"], row["dev/accuracy"]) for row in rows if row.get("dev/accuracy")]
-
-
-def assert_same(found: Path, expected: Path) -> None:
-    assert outcome(found) == outcome(expected)
-    assert curves(found) == curves(expected)
-    here, there = weights(found), weights(expected)
-    assert here.keys() == there.keys()
-    assert all(torch.equal(here[name], there[name]) for name in here)
 
 
 Begin = Callable[..., Config]

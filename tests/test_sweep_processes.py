@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from lpt.sweep.job import DONE, FAILED, INTERRUPTED, RUNNING, WAITING, Job
+from tests.outcomes import assert_same, outcome
 from tests.processes import alive, until
 from tests.test_config import ROOT
-from tests.test_resume import assert_same, outcome
 
 SECONDS = 180
 CTRL_C = 130
