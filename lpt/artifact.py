@@ -6,6 +6,7 @@ backbone included; `load_adapter(folder, model)` uses a backbone at hand and ref
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,7 @@ from lpt.models.late_prompt import LatePrompt
 from lpt.models.split import SplitModel
 from lpt.records import read_json, to_record
 
-FORMAT = 1
+FORMAT = 2
 _TENSORS = "adapter.safetensors"
 _DESCRIPTION = "adapter.json"
 _MOST = 1 << 20  # prompt vectors, or width of a generator: sizes stay countable
@@ -85,9 +86,18 @@ class TaskDescription:
 
 @dataclass(frozen=True)
 class Description:
-    """What adapter.json says."""
+    """What adapter.json says.
+
+    Attributes:
+        format: Version of all this.
+        sha256: Of adapter.safetensors.
+        backbone: The frozen weights.
+        prompt: The trainable part.
+        task: What it was trained for.
+    """
 
     format: int
+    sha256: str
     backbone: BackboneIdentity
     prompt: PromptDescription
     task: TaskDescription
@@ -112,9 +122,11 @@ def save_adapter(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {n: p.detach().cpu().contiguous() for n, p in model.generator.named_parameters()}
-    write_atomically(folder / _TENSORS, save(tensors))
-    description = asdict(Description(FORMAT, backbone, prompt, task))
-    write_atomically(folder / _DESCRIPTION, json.dumps(description, indent=2) + "\n")
+    content = save(tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    description = Description(FORMAT, digest, backbone, prompt, task)
+    write_atomically(folder / _TENSORS, content)
+    write_atomically(folder / _DESCRIPTION, json.dumps(asdict(description), indent=2) + "\n")
 
 
 def load_adapter(
@@ -145,7 +157,8 @@ def load_adapter(
     if prompt.layer > model.config.num_hidden_layers:
         where, layers = f"{folder / _DESCRIPTION}: prompt.layer", model.config.num_hidden_layers
         raise fail(where, str(prompt.layer), f"1 to {layers}, the layers of {backbone.name}")
-    generator = _read_generator(folder / _TENSORS, prompt, model.config.hidden_size)
+    file = folder / _TENSORS
+    generator = _read_generator(file, description.sha256, prompt, model.config.hidden_size)
     split = SplitModel(model, prompt.layer, word_ids=word_ids)
     return LatePrompt(split, generator).eval()
 
@@ -191,8 +204,10 @@ def _check_task(task: TaskDescription, where: str, problems: Problems) -> None:
         problems.add(f"{where}scale", str(task.scale[:3]), "the two ends of a range, or null")
 
 
-def _read_generator(file: Path, prompt: PromptDescription, hidden_size: int) -> PromptGenerator:
-    """The generator with its tensors, once their names, shapes and types are the described ones.
+def _read_generator(
+    file: Path, sha256: str, prompt: PromptDescription, hidden_size: int
+) -> PromptGenerator:
+    """The generator with its tensors, once file, names, shapes and types are the described ones.
 
     Raises:
         ConfigError: They are not.
@@ -207,6 +222,10 @@ def _read_generator(file: Path, prompt: PromptDescription, hidden_size: int) -> 
         )
 
     try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if digest != sha256:
+            raise ValueError(f"SHA-256 {digest} instead of {sha256:.64}")
         with torch.device("meta"):  # takes no memory, whatever the sizes
             expected = {n: ("F32", list(p.shape)) for n, p in build().named_parameters()}
         with safe_open(file, "pt") as tensors:

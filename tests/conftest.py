@@ -37,16 +37,17 @@ Compose = Callable[..., Config]
 MakeConfig = Callable[..., Config]
 
 
+def compose_run(*overrides: str) -> Config:
+    """Compose conf/train.yaml with overrides, as the command line does."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_config(compose("train", overrides=list(overrides)))
+
+
 @pytest.fixture
 def composed() -> Compose:
-    """Compose conf/train.yaml with overrides, as the command line does."""
-
-    def make(*overrides: str) -> Config:
-        register()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_config(compose("train", overrides=list(overrides)))
-
-    return make
+    """See `compose_run`."""
+    return compose_run
 
 
 @pytest.fixture(scope="session")
@@ -82,28 +83,31 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def toy(
-    composed: Compose, checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
-) -> MakeConfig:
+def toy_run(checkpoints: dict[str, Path], data: Path, model: str, *overrides: str) -> Config:
     """A short run on the toy data; `model` is masked or causal."""
+    return compose_run(
+        "model=local",
+        f"model.path={checkpoints[model]}",
+        "task=reviews",
+        f"data.path={data}",
+        "task.labels=['0','1']",
+        'task.template="{text} It was ' + ("<mask>" if model == "masked" else "{word}") + ' ."',
+        "prompt.layer=3",
+        "data.batch_size=16",
+        "data.max_length=64",
+        "trainer.max_steps=4",
+        "trainer.eval_every_steps=2",
+        "strategy.accelerator=cpu",
+        *overrides,
+    )
+
+
+@pytest.fixture
+def toy(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> MakeConfig:
+    """See `toy_run`; in a folder of the test."""
 
     def make(model: str = "masked", *overrides: str) -> Config:
-        return composed(
-            "model=local",
-            f"model.path={checkpoints[model]}",
-            "task=reviews",
-            f"data.path={toy_data}",
-            "task.labels=['0','1']",
-            'task.template="{text} It was ' + ("<mask>" if model == "masked" else "{word}") + ' ."',
-            "prompt.layer=3",
-            "data.batch_size=16",
-            "data.max_length=64",
-            "trainer.max_steps=4",
-            "trainer.eval_every_steps=2",
-            "strategy.accelerator=cpu",
-            f"run_dir={tmp_path / 'run'}",
-            *overrides,
-        )
+        where = f"run_dir={tmp_path / 'run'}"
+        return toy_run(checkpoints, toy_data, model, where, *overrides)
 
     return make
