@@ -143,25 +143,30 @@ class LearningWatch(Callback):
 
 
 class FiniteLoss(Callback):
-    """Stops a run whose loss is no finite number, before anything is saved.
+    """Stops a run whose loss or gradient is no finite number, before anything is saved.
 
-    A loss is looked at one batch late: by then a GPU has it, and nobody waits.
+    They are looked at one batch late: by then a GPU has them, and nobody waits. In 16-mixed, a
+    gradient may overflow: the step is left out, and the loss is scaled down.
 
     Raises:
         RunError: With the step, the learning rate and the rows of the batch.
     """
 
     def __init__(self) -> None:
-        self.loss: Tensor | None = None
+        self.found: dict[str, Tensor] = {}
         self.rows: Tensor | None = None
         self.step = 0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the batch before, and keep this one's loss."""
+        """Check the batch before, and keep this one's numbers."""
         self._check(trainer)
-        self.loss, self.rows, self.step = outputs["loss"].detach(), batch.index, trainer.global_step
+        assert isinstance(pl_module, LatePromptModule)
+        self.found = {"loss": outputs["loss"].detach()}
+        if pl_module.grad_norm is not None and trainer.precision != "16-mixed":
+            self.found["gradient's norm"] = pl_module.grad_norm
+        self.rows, self.step = batch.index, trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the last batch before an evaluation, which saves the state."""
@@ -172,16 +177,17 @@ class FiniteLoss(Callback):
         self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        loss, rows = self.loss, self.rows
-        self.loss = None
-        if loss is None or rows is None or bool(loss.isfinite()):
-            return
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        raise RunError(
-            f"The loss is {float(loss)} at step {self.step} (learning rate {rate:.3g}), in the "
-            f"batch with rows {', '.join(map(str, rows.tolist()))}. Earlier checkpoints are kept. "
-            "Lower optim.lr, or look at those rows."
-        )
+        found, self.found = self.found, {}
+        for what, value in found.items():
+            if bool(value.isfinite()):
+                continue
+            assert self.rows is not None
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            raise RunError(
+                f"The {what} is {float(value)} at step {self.step} (learning rate {rate:.3g}), in "
+                f"the batch with rows {', '.join(map(str, self.rows.tolist()))}. Earlier "
+                "checkpoints are kept. Lower optim.lr, or look at those rows."
+            )
 
 
 class Meter(Callback):

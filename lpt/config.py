@@ -126,6 +126,9 @@ class TrainerConfig:
     """torch.compile for the layers above the prompt: slow first steps, faster ones after that."""
     gradient_checkpointing: bool = False
     """Compute the activations above the prompt twice instead of keeping them: less memory."""
+    deterministic: bool = False
+    """Refuse operations whose result differs between runs on a GPU, slower where there are others;
+    on a CPU nothing differs anyway."""
     sanity_steps: int = limited(0, ge=0)
     """Dev batches that Lightning evaluates before training. The zero-shot scores, which every run
     begins with, have gone the same way already."""

@@ -51,6 +51,7 @@ def build_trainer(
         num_sanity_val_steps=config.trainer.sanity_steps,
         callbacks=_callbacks(config, run_dir),
         plugins=[WholeFiles()],
+        deterministic=config.trainer.deterministic,
         logger=build_loggers(config.logger, run_dir, dataclasses.asdict(config), resumed_at),
         use_distributed_sampler=False,  # the batch samplers know their rank
         default_root_dir=run_dir,

@@ -83,9 +83,9 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def toy_run(checkpoints: dict[str, Path], data: Path, model: str, *overrides: str) -> Config:
+def toy_overrides(checkpoints: dict[str, Path], data: Path, model: str) -> list[str]:
     """A short run on the toy data; `model` is masked or causal."""
-    return compose_run(
+    return [
         "model=local",
         f"model.path={checkpoints[model]}",
         "task=reviews",
@@ -98,16 +98,15 @@ def toy_run(checkpoints: dict[str, Path], data: Path, model: str, *overrides: st
         "trainer.max_steps=4",
         "trainer.eval_every_steps=2",
         "strategy.accelerator=cpu",
-        *overrides,
-    )
+    ]
 
 
 @pytest.fixture
 def toy(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> MakeConfig:
-    """See `toy_run`; in a folder of the test."""
+    """See `toy_overrides`; in a folder of the test."""
 
     def make(model: str = "masked", *overrides: str) -> Config:
         where = f"run_dir={tmp_path / 'run'}"
-        return toy_run(checkpoints, toy_data, model, where, *overrides)
+        return compose_run(*toy_overrides(checkpoints, toy_data, model), where, *overrides)
 
     return make

@@ -39,9 +39,22 @@ def curves(run_dir: Path) -> list[tuple[str, str]]:
     return [(row["step"], row["dev/accuracy"]) for row in rows if row.get("dev/accuracy")]
 
 
-def assert_same(found: Path, expected: Path, *, in_curves: bool = True) -> None:
-    """Bit for bit; without `in_curves`, the curves may have been lost."""
-    assert outcome(found) == outcome(expected)
+def assert_same(
+    found: Path, expected: Path, *, in_curves: bool = True, in_settings: bool = True
+) -> None:
+    """Bit for bit.
+
+    Args:
+        found: Folder of a run.
+        expected: Folder of another one.
+        in_curves: False: the curves may have been lost.
+        in_settings: False: settings of trainer and data may differ.
+    """
+    outcomes = outcome(found), outcome(expected)
+    for name in () if in_settings else ("trainer", "data"):
+        for one in outcomes:
+            one["metrics"].pop(name)
+    assert outcomes[0] == outcomes[1]
     if in_curves:
         assert curves(found) == curves(expected)
     here, there = weights(found), weights(expected)

@@ -20,7 +20,7 @@ from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.models.late_prompt import LatePrompt
 from lpt.predictor import Predictor
-from tests.conftest import toy_run
+from tests.conftest import compose_run, toy_overrides
 
 TENSORS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 
@@ -30,7 +30,7 @@ def adapter(
     checkpoints: dict[str, Path], toy_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     run_dir = tmp_path_factory.mktemp("adapters") / "run"
-    run(toy_run(checkpoints, toy_data, "masked", f"run_dir={run_dir}"))
+    run(compose_run(*toy_overrides(checkpoints, toy_data, "masked"), f"run_dir={run_dir}"))
     return run_dir / "adapter"
 
 
