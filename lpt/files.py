@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk does not say which file it was
         raise
     _keep_name(path.parent)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import wandb
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config import LoggerConfig, WandbConfig
-from lpt.tracking import build_loggers, finished_loggers
+from lpt.tracking import Csv, TensorBoard, Wandb, build_loggers, finished_loggers
 
 RESOLVED = {"seed": 13, "task": {"words": ["terrible", "great"]}}
 OFFLINE = WandbConfig(enabled=True, mode="offline", group="sweep", tags=["late"])
@@ -45,9 +45,9 @@ def files(folder: Path) -> list[str]:
     ("config", "kinds"),
     [
         (LoggerConfig(), []),
-        (LoggerConfig(csv=True), [CSVLogger]),
-        (LoggerConfig(tensorboard=True), [TensorBoardLogger]),
-        (ALL, [CSVLogger, TensorBoardLogger, WandbLogger]),
+        (LoggerConfig(csv=True), [Csv]),
+        (LoggerConfig(tensorboard=True), [TensorBoard]),
+        (ALL, [Csv, TensorBoard, Wandb]),
     ],
 )
 @pytest.mark.usefixtures("outside")
