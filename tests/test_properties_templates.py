@@ -66,6 +66,11 @@ def start_only() -> PreTrainedTokenizerFast:
     return byte_bpe(bos_token="<s>")
 
 
+def one_for_all() -> PreTrainedTokenizerFast:
+    """As GPT-2's: the end token is also that for the unknown, which never comes up."""
+    return byte_bpe(bos_token="</s>", eos_token="</s>", unk_token="</s>")
+
+
 MAKERS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Kind]] = {
     "wordpiece": (wordpiece, "masked"),
     "roberta": (roberta_like, "masked"),
@@ -73,6 +78,7 @@ MAKERS: dict[str, tuple[Callable[[], PreTrainedTokenizerFast], Kind]] = {
     "late": (looked_for_late, "masked"),
     "causal": (causal, "causal"),
     "start only": (start_only, "causal"),
+    "one for all": (one_for_all, "causal"),
 }
 each_tokenizer = pytest.mark.parametrize("name", MAKERS)
 
@@ -91,7 +97,9 @@ def encoder(name: str, text: str, max_length: int) -> Encoder:
 def special_tokens(name: str, encoded: Encoded, i: int) -> list[list[int]]:
     """Of every sequence of an example the special tokens in order, but the unknown."""
     tokenizer = tokenizer_of(name)
-    ids = {*tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
+    ids = {*tokenizer.added_tokens_decoder}
+    if tokenizer.unk_token_id != tokenizer.eos_token_id:
+        ids.discard(tokenizer.unk_token_id)
     return [[token for token in of if token in ids] for of in sequences(encoded, i)]
 
 
@@ -137,6 +145,15 @@ def test_any_text_is_only_text(
     text = TEXTS[MAKERS[name][1]][template]
     shortest = longest(encoder(name, text, 500).encode({"text": [""], "b": [""]}), 0)
     check(name, text, rows, shortest + room + 1)
+
+
+def test_each_label_part_has_a_token() -> None:
+    """Even where one word begins another and nothing follows."""
+    tokenizer = start_only()
+    assert tokenizer.tokenize("zbz") == ["z", "b", "z"]
+    used = Encoder(tokenizer, Template.parse("{text}{word}", "causal"), ["b", "bz"], 60)
+    [endings] = used.encode({"text": ["z"]}).endings
+    assert [tokenizer.decode(ids) for ids in endings] == ["b", "bz"]
 
 
 @st.composite
