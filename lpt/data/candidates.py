@@ -38,8 +38,8 @@ def expand(table: Table, how: str) -> Table:
     with problems.rows(table.name) as bad:
         for n, cells in enumerate(zip(*table.columns.values(), strict=True)):
             try:
-                rows = list(make(dict(zip(names, cells, strict=True)), n))
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+                rows = [*map(_text, make(dict(zip(names, cells, strict=True)), n))]
+            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
                 given = f"no {error}" if isinstance(error, KeyError) else str(error)
                 bad.add(table.place(n), given, f"a row of {how} as in the official files")
             else:
@@ -162,6 +162,14 @@ _PLACEHOLDER = "@placeholder"
 _NEAR = 3  # words
 
 
+def _text(row: Row) -> Row:
+    """A row whose values are text, or missing."""
+    for name, value in row.items():
+        if not isinstance(value, str | None):
+            raise TypeError(f"{name} {value!r} is no text")
+    return row
+
+
 def _or(value: Any, default: Any) -> str:
     return str(default if value is None else value)
 
@@ -189,11 +197,11 @@ def _nested(row: Row, name: str) -> Any:
     text = _value(row, name)
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         found = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         found = None
     if isinstance(found, dict) and all(isinstance(number, int) for number in found.values()):
         return found

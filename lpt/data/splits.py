@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import operator
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -245,8 +246,8 @@ def read_description(file: Path) -> dict[str, Any]:
         Template.parse(content["template"], content["kind"])
         _ = content["task"]
         for part in content["sets"].values():
-            _ = part["sha256"], list(part["rows"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _ = part["sha256"], [operator.index(row) for row in part["rows"]]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         given = f"{file} is no split file ({type(error).__name__}: {error})"
         todo = "runs leave one, and python -m lpt.data kshot writes them"
         raise fail("data.verify", given, f"a {SPLIT}, format {_FORMAT}", todo) from error
@@ -273,7 +274,7 @@ def verify(splits: Splits, task: Task, file: Path) -> None:
             problems.add(
                 "data.verify",
                 f"{name}: {_difference(there['rows'], here[name].index)}",
-                f"the rows of {file} ({there.get('origin')})",
+                f"the rows of {file} ({there.get('origin')!r})",
                 "take data.protocol, k, dev_k, draw, seed, test and limit_* of that run",
             )
         elif there["sha256"] != digest(here[name], template, task.labels):

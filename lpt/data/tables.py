@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
+_OBJECT = "one JSON object a line"
+_LONGEST_CELL = 2**31 - 1  # characters of a CSV cell
 
 
 @dataclass(frozen=True)
@@ -114,20 +116,29 @@ def _read_parquet(paths: Sequence[Path]) -> Table:
     try:
         tables = [pq.read_table(path) for path in paths]
         return table_of(Dataset(pa.concat_tables(tables)), str(paths[0]))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise fail(str(paths[0]), str(error).splitlines()[0], "a parquet file") from error
+    except Exception as error:  # of any kind, where damaged metadata make no sense
+        given = next(iter(str(error).splitlines()), type(error).__name__)
+        raise fail(str(paths[0]), given, "a parquet file") from error
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    return ((n, line.split("\t")) for n, line in _lines(path) if line)
+    bare = ((n, line.rstrip("\r\n")) for n, line in _lines(path))
+    return ((n, line.split("\t")) for n, line in bare if line)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    start = 1  # a row with line breaks in its cells counts from its first line
     try:
-        yield from ((reader.line_num, row) for row in reader if row)
+        for row in reader:
+            if row:
+                yield start, row
+            start = reader.line_num + 1
     except csv.Error as error:
-        raise fail(f"{path}:{reader.line_num}", str(error), "quoted CSV") from error
+        given = str(error).partition(" - ")[0]  # what follows is advice to programmers
+        allowed = "quoted CSV: double quotes around cells with commas, quotes or line breaks"
+        raise fail(f"{path}:{start}", given, allowed) from error
 
 
 def _rectangle(
@@ -169,36 +180,41 @@ def _rectangle(
 
 
 def _read_jsonl(path: Path) -> Table:
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, str | None]] = []
     lines: list[int] = []
     problems = Problems()
     with problems.rows(str(path)) as bad:
         for n, line in _lines(path):
-            if not line:
+            if not (line := line.rstrip("\r\n")):
                 continue
-            where, allowed = f"{path}:{n}", "one JSON object a line"
             try:
-                record = json.loads(line)
-                if "\\ud" in line.lower():  # escapes of a half character are JSON, but not text
-                    json.dumps(record, ensure_ascii=False).encode()
+                records.append(_record(line))
+                lines.append(n)
             except json.JSONDecodeError as error:
-                bad.add(where, f"not JSON ({error.msg} at column {error.colno})", allowed)
+                bad.add(f"{path}:{n}", f"not JSON ({error.msg} at column {error.colno})", _OBJECT)
             except UnicodeEncodeError:
                 given = "half of a surrogate pair (\\ud800 to \\udfff alone)"
-                bad.add(where, given, "whole characters")
-            else:
-                if isinstance(record, dict):
-                    records.append(record)
-                    lines.append(n)
-                else:
-                    bad.add(where, f"a JSON {type(record).__name__}", allowed)
+                bad.add(f"{path}:{n}", given, "whole characters")
+            except (TypeError, ValueError, RecursionError) as error:
+                # Thousands of digits or brackets are JSON, but not to Python.
+                bad.add(f"{path}:{n}", str(error).partition(";")[0], _OBJECT)
     problems.raise_if_any()
     names = dict.fromkeys(name for record in records for name in record)
-    return Table(str(path), {k: [_text(r.get(k)) for r in records] for k in names}, lines)
+    return Table(str(path), {k: [r.get(k) for r in records] for k in names}, lines)
+
+
+def _record(line: str) -> dict[str, str | None]:
+    """The cells of a JSON object."""
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise TypeError(f"a JSON {type(record).__name__}")
+    if "\\ud" in line.lower():  # escapes of a half character are JSON, but not text
+        json.dumps(record, ensure_ascii=False).encode()
+    return {name: _text(value) for name, value in record.items()}
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their end."""
+    """Numbered lines with their ends."""
     with path.open("rb") as file:
         for n, raw in enumerate(file, 1):
             try:
@@ -210,4 +226,4 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                     "UTF-8 text",
                     f"convert the file: iconv -f latin1 -t utf-8 {path.name}",
                 ) from error
-            yield n, line.rstrip("\r\n")
+            yield n, line

@@ -132,8 +132,8 @@ class Task:
 
         Raises:
             ConfigError: A column is missing, a row has no value for a text column, a label is not
-                the task's, an id occurs twice, or a group has no right answer; each with file and
-                line.
+                the task's, an id occurs twice, or a group has no right answer, each with file and
+                line; or no row is left.
         """
         if self.expand is not None:
             table = expand(table, self.expand)
@@ -150,6 +150,9 @@ class Task:
         problems.raise_if_any()
         examples = Examples(columns, labels, list(range(len(table))), notes)
         self._check_groups(table, examples, problems)
+        if not kept:
+            left_out = ", ".join(map(repr, self.skip_labels))
+            problems.add(table.name, f"only rows with labels left out ({left_out})", "others, too")
         problems.raise_if_any()
         return examples if len(kept) == len(table) else examples.take(kept)
 
@@ -216,7 +219,7 @@ class Task:
             inside = self.scale[0] <= number <= self.scale[1]
             return number if inside or number == UNKNOWN else None
         options = [value]
-        if names is not None and value.isdecimal() and int(value) < len(names):
+        if names is not None and value in map(str, range(len(names))):
             options.insert(0, names[int(value)])  # numbers may mean something else on the hub
         for option in options:
             label = self.label_aliases.get(option, option)

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from lpt.data.plain import PlainText, is_text
 from lpt.errors import Problems, fail
 
 MASK = "<mask>"
 WORD = "word"
-_VERSION = 1  # of what is made of a row; it goes up when tokens change
+_VERSION = 2  # of what is made of a row; it goes up when tokens change
 _HOLE = re.compile(r"\{([^{}]*)\}|(<mask>)")
 
 
@@ -63,11 +64,13 @@ class Template:
     ) -> str:
         """The text with columns filled in and `answer` where the mask or {word} stands.
 
-        `clean` is applied to all that stands before and to all that stands after the answer.
+        `clean` is applied to all of it but a mask.
         """
         at = next(i for i, p in enumerate(self.pieces) if p in ((MASK,), (WORD,)))
         parts = [p if isinstance(p, str) else values.get(p[0], "") for p in self.pieces]
         before, after = "".join(parts[:at]), "".join(parts[at + 1 :])
+        if self.kind == "causal":
+            return clean(f"{before}{answer}{after}")
         return f"{clean(before)}{answer}{clean(after)}"
 
     def _check(self) -> None:
@@ -89,6 +92,8 @@ class Template:
             )
         if not self.columns:
             problems.add("task.template", f"{self.text!r} uses no column", "{name} for a column")
+        if not is_text(self.text):
+            problems.add("task.template", f"{self.text!r} has bytes that are not UTF-8", "UTF-8")
         problems.raise_if_any()
 
 
@@ -150,14 +155,14 @@ class Encoder:
         self._start = [] if masked else [start]
         self._end = [] if masked or end is None else [end]
         self._answers = [tokenizer.mask_token] if masked else self.words
-        added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-        special = sorted({*tokenizer.all_special_tokens, *added} - {""}, key=len, reverse=True)
-        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+        self._plain = PlainText(tokenizer)
+        # In what is rendered: those around the text, and the mask.
+        self._wanted = tokenizer.num_special_tokens_to_add() + 1 if masked else 0
         literal = "".join(piece for piece in template.pieces if isinstance(piece, str))
-        if found := self._special.search(literal):
+        if found := self._plain.find(literal):
             raise fail(
                 "task.template",
-                f"{template.text!r} holds the special token {found[0]!r}",
+                f"{template.text!r} holds the special token {found!r}",
                 "plain text: special tokens are the tokenizer's business",
             )
         empty = max(len(s) for s in self._tokenize([dict.fromkeys(template.columns, "")])[0])
@@ -178,7 +183,10 @@ class Encoder:
         """Token ids of every row; `columns` holds the template's columns, equally long."""
         names = self.template.columns
         rows = [
-            {name: self._plain(value.strip()) for name, value in zip(names, values, strict=True)}
+            {
+                name: self._plain.apart(value.strip())
+                for name, value in zip(names, values, strict=True)
+            }
             for values in zip(*(columns[name] for name in names), strict=True)
         ]
         sequences = self._tokenize(rows)
@@ -194,15 +202,29 @@ class Encoder:
         parts = [_VERSION, rules, tokenizer.special_tokens_map, template, self.words, limit]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
-    def _plain(self, text: str) -> str:
-        """Text in which the tokenizer finds no special token: a `</s>` in a review is just text."""
-        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-
     def _tokenize(self, rows: Sequence[Mapping[str, str]]) -> list[list[list[int]]]:
         """One sequence a row (masked) or one a row and label (causal), as (row, answer) lists."""
         # Made plain again, because special tokens may form where two fields meet.
-        render = self.template.render
-        texts = [render(row, answer, self._plain) for row in rows for answer in self._answers]
+        sequences = self._ids(rows, self._plain.apart)
+        odd = [
+            i
+            for i, of in enumerate(sequences)
+            if any(self._plain.count(ids) > self._wanted for ids in of)
+        ]
+        again = self._ids([rows[i] for i in odd], self._plain.normalized)
+        for i, of in zip(odd, again, strict=True):
+            sequences[i] = of
+        return [[self._start + ids + self._end for ids in of] for of in sequences]
+
+    def _ids(
+        self, rows: Sequence[Mapping[str, str]], clean: Callable[[str], str]
+    ) -> list[list[list[int]]]:
+        """What the tokenizer makes of rows."""
+        texts = [
+            self.template.render(row, answer, clean) for row in rows for answer in self._answers
+        ]
+        if not texts:
+            return []
         ids: list[list[int]] = self.tokenizer(
             texts,
             add_special_tokens=self.template.kind == "masked",
@@ -210,7 +232,6 @@ class Encoder:
             return_token_type_ids=False,
             verbose=False,  # its own warning about length: we shorten
         )["input_ids"]
-        ids = [self._start + sequence + self._end for sequence in ids]
         step = len(self._answers)
         return [ids[i : i + step] for i in range(0, len(ids), step)]
 
@@ -259,8 +280,12 @@ class Encoder:
 def _cut(row: dict[str, str], spans: Mapping[str, list[tuple[int, int]]], excess: int) -> None:
     """Take `excess` tokens from the ends of the longest texts; `spans` of their tokens."""
     keep = {name: len(of) for name, of in spans.items()}
-    for _ in range(excess):
-        keep[max(keep, key=lambda name: keep[name])] -= 1
+    while excess:
+        longest = max(keep, key=lambda name: keep[name])
+        others = max((count for name, count in keep.items() if name != longest), default=0)
+        taken = min(excess, max(1, keep[longest] - others))
+        keep[longest] -= taken
+        excess -= taken
     for name, of in spans.items():
         count = max(keep[name], 0)
         if count < len(of):  # at least a character goes: tokens may have no width
@@ -268,8 +293,8 @@ def _cut(row: dict[str, str], spans: Mapping[str, list[tuple[int, int]]], excess
 
 
 def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """How many leading tokens all sequences share."""
+    """How many leading tokens all sequences share, but for the last of the shortest."""
     for at, tokens in enumerate(zip(*sequences, strict=False)):
         if len(set(tokens)) > 1:
             return at
-    return min(map(len, sequences))
+    return min(map(len, sequences)) - 1

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from lpt.data.plain import PlainText, is_text
 from lpt.errors import Problems
 
 _ANCHOR = "a"
@@ -17,13 +18,17 @@ def word_ids(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[i
 
     Raises:
         ConfigError: A word is not one token (the message has its pieces and near words that are),
-            is unknown to the tokenizer, or two words share a token.
+            is unknown to the tokenizer or special, or two words share a token.
     """
     problems = Problems()
     ids: list[int] = []
+    special = {*PlainText(tokenizer).ids, tokenizer.unk_token_id}
     for word in words:
+        if not is_text(word):
+            problems.add("task.words", f"{word!r} has bytes that are not UTF-8", "UTF-8")
+            continue
         pieces = _pieces(tokenizer, word)
-        if word.strip() and len(pieces) == 1 and pieces[0] != tokenizer.unk_token_id:
+        if word.strip() and len(pieces) == 1 and pieces[0] not in special:
             ids.append(pieces[0])
             continue
         shown = " + ".join(repr(t) for t in tokenizer.convert_ids_to_tokens(pieces)) or "nothing"
