@@ -29,6 +29,7 @@ from lpt.reading import read_ahead
 from lpt.validation import reason_not_to_cache
 
 logger = logging.getLogger(__name__)
+_WORTH_READING = 0.25  # share of a training set that a run sees
 _MUCH_CUT = 0.1  # share of texts
 
 
@@ -127,7 +128,14 @@ def keep_hidden(
     title = f"{plan.task.name}, {config.model.name}"
     store = HiddenCache(folder, int(cache.max_gb * 1e9))
     why_not = read_ahead(
-        split, data, trainer, store, recipe=recipe, title=title, layers=cache.layers
+        split,
+        data,
+        trainer,
+        store,
+        recipe=recipe,
+        title=title,
+        layers=cache.layers,
+        not_worth=_not_worth_reading(config, plan),
     )
     if why_not and cache.mode == "on":
         raise fail("cache.mode", f"on, but hidden states cannot be kept: {why_not}", "auto or off")
@@ -138,6 +146,19 @@ def keep_hidden(
     data.use_hidden(at_hand(data.hidden, int(cache.memory_gb * 1e9), trainer.strategy.root_device))
     seconds = time.perf_counter() - started
     return {"sets": sorted(data.hidden), "seconds": seconds, "why_not": why_not}
+
+
+def _not_worth_reading(config: Config, plan: Plan) -> dict[str, str]:
+    """A training set of which the run sees little; a larger part is read, for the runs to come."""
+    trainer, strategy = config.trainer, config.strategy
+    if config.cache.mode == "on" or config.cache.layers or trainer.max_steps is None:
+        return {}
+    processes = strategy.devices * strategy.num_nodes
+    batches = trainer.max_steps * trainer.accumulate_grad_batches * processes
+    seen, size = batches * config.data.batch_size, len(plan.splits.train)
+    if seen >= size * _WORTH_READING:
+        return {}
+    return {"train": f"training sees {seen:,} of {size:,} examples (cache.mode=on reads them all)"}
 
 
 def at_hand(

@@ -72,7 +72,8 @@ class CacheConfig:
     """Keeping the hidden states in front of the prompt, which never change."""
 
     mode: str = limited("auto", choices=("auto", "on", "off"))
-    """auto: where it helps and fits; on: the same, and an error where it cannot; off: never."""
+    """auto: where it helps and fits, not for less than a quarter of a pass over the training set;
+    on: always, and an error where it cannot; off: never."""
     dir: str | None = None
     """Folder of the entries; null: $LPT_CACHE/hidden, or lpt/hidden in the user's cache folder."""
     max_gb: float = limited(20.0, gt=0.0)

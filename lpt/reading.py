@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -58,6 +59,7 @@ class Reader(LightningModule):
         cache: Where the entries are.
         recipes: What each of the states depends on, the most wanted first.
         title: What they are, for people.
+        not_worth: Sets that are not worth reading, and why; used where they have been read before.
 
     Attributes:
         skipped: Why entries are not kept, by their key.
@@ -71,6 +73,7 @@ class Reader(LightningModule):
         cache: HiddenCache,
         recipes: Mapping[State, Recipe],
         title: Callable[[State], str],
+        not_worth: Mapping[str, str],
     ) -> None:
         super().__init__()
         self.split = split
@@ -80,6 +83,7 @@ class Reader(LightningModule):
         self.locks = ExitStack()
         self.recipes = recipes
         self.title = title
+        self.not_worth = not_worth
         self.skipped: dict[str, str] = {}
         self.unfinished: dict[State, Path] = {}
         self.targets: dict[State, Tensor] = {}
@@ -141,7 +145,11 @@ class Reader(LightningModule):
         for _, state in sorted(kept.items()):  # in one order everywhere: no deadlock
             recipe = self.recipes[state]
             self.locks.enter_context(self.cache.lock(recipe))
-            if self.cache.get(recipe) is None:
+            if self.cache.get(recipe) is not None:
+                continue
+            if state.set in self.not_worth:
+                self.skipped[recipe.key()] = self.not_worth[state.set]
+            else:
                 missing.append(state)
         # Only now, so that what is there already counts as used and makes room for nothing.
         for state in missing:
@@ -217,6 +225,7 @@ def read_ahead(
     recipe: Recipe,
     title: str,
     layers: Sequence[int] = (),
+    not_worth: Mapping[str, str] = MappingProxyType({}),
 ) -> str | None:
     """Have the hidden states of all sets at hand, as far as the cache can hold them.
 
@@ -228,6 +237,7 @@ def read_ahead(
         recipe: What the states depend on, besides the token ids and the layer.
         title: What the entries are, for people.
         layers: Layers whose entries are made in the same pass, for other runs.
+        not_worth: Sets that are not worth reading, and why.
 
     Returns:
         Why the lower stack is still needed; None if all that it would read is known.
@@ -245,6 +255,7 @@ def read_ahead(
         cache,
         recipes,
         lambda state: f"{title} in front of layer {state.layer}, {state.set}",
+        not_worth,
     )
     found = reader.read(trainer)
     data.use_hidden({s.set: hidden for s, hidden in found.items() if s.layer == split.layer})

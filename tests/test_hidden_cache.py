@@ -161,6 +161,23 @@ def test_lower_stack_is_not_run_when_everything_is_cached(
     assert again["test"] == first["test"]
 
 
+def test_a_set_of_which_little_is_seen_is_not_read(
+    toy: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unless all of it is asked for, or has been read before."""
+    folder = f"cache.dir={tmp_path / 'cache'}"
+    little = ("data.batch_size=4", "overwrite=true", folder)  # 16 of 80
+    for mode, sets in (("auto", ["dev", "test"]), ("on", ["dev", "test", "train"])):
+        for _ in range(2):
+            metrics = run(toy("masked", *little, f"cache={mode}"))
+            assert metrics is not None
+            assert metrics["cache"]["sets"] == sets
+    assert "train: training sees 16 of 80 examples (cache.mode=on reads them all)" in caplog.text
+    metrics = run(toy("masked", *little))
+    assert metrics is not None
+    assert metrics["cache"]["sets"] == ["dev", "test", "train"]
+
+
 def test_generators_seeds_and_lengths_share_an_entry(
     toy: MakeConfig,
     tmp_path: Path,
