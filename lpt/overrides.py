@@ -39,6 +39,10 @@ def check_overrides(arguments: Sequence[str], conf: Path, *, multirun: bool = Tr
             problems.add(argument, str(error).splitlines()[0], "key=value", _QUOTING)
             continue
         name = override.key_or_group
+        if _CLASS in argument:
+            todo = "put it into a file of your own: --config-dir=FOLDER"
+            problems.add(argument, f"names a class ({_CLASS})", "settings", todo)
+            continue
         if name.split(".")[0] == "hydra" or name.startswith("hydra/"):
             continue
         if override.is_sweep_override() and not multirun:
@@ -76,6 +80,7 @@ _FLAGS_WITH_VALUE = (
     *("-c", "--cfg", "-p", "--package", "-i", "--info", "-cn", "--config-name"),
     *("-cp", "--config-path", "-cd", "--config-dir", "--experimental-rerun"),
 )
+_CLASS = "_target_"  # by which Hydra makes whatever object is named
 # Groups whose choices combine; of any other, one is chosen.
 _SEVERAL = ("logger",)
 MULTIRUN = "python sweep.py ..., or python train.py -m ..."

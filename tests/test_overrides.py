@@ -10,6 +10,8 @@ from lpt.errors import ConfigError
 from lpt.overrides import check_overrides, schema_keys
 from tests.test_config import CONF, compose_choices
 
+CLASS = "hydra.launcher._target_=os.system"
+CALLBACK = "+hydra.callbacks={x:{_target_:os.system}}"
 UNQUOTED = "task.template={text} It was {word} ."
 
 
@@ -48,6 +50,10 @@ UNQUOTED = "task.template={text} It was {word} ."
         ("overwrite=maybe", "overwrite", "bool"),
         ("task.labels=0", "task.labels", "list"),
         ("logger.wandb=true", "logger.wandb", "WandbConfig"),
+        # nothing is made of what a command line names
+        (CLASS, CLASS, "names a class"),
+        (CALLBACK, CALLBACK, "names a class"),
+        ("+optim._target_=os.system", "+optim._target_=os.system", "names a class"),
         # not key=value, or badly quoted
         ("prompt.layer", "prompt.layer", "key=value"),
         ("task.words=[good,bad", "task.words=[good,bad", "quote"),
