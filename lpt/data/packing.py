@@ -79,11 +79,14 @@ class PackedTokens:
         lengths, width = pieces.reshape(-1), pieces.shape[1]
         numbers = np.tile(np.arange(width), len(pieces))
         ends = np.cumsum(lengths)
-        within = np.arange(ends[-1]) - np.repeat(ends - lengths, lengths)
         contexts = np.repeat(lengths[::width], width) * (numbers > 0)
+        # One number a token, of millions: small types, and in place.
+        shift = (contexts - (ends - lengths)).astype(np.int32 if ends[-1] < 2**31 else np.int64)
+        positions = np.repeat(shift, lengths)
+        positions += np.arange(ends[-1], dtype=shift.dtype)
         self.ids = torch.from_numpy(ids)
-        self.branch = torch.from_numpy(np.repeat(numbers, lengths).astype(np.int16))
-        self.positions = torch.from_numpy((within + np.repeat(contexts, lengths)).astype(np.int32))
+        self.branch = torch.from_numpy(np.repeat(numbers.astype(np.int16), lengths))
+        self.positions = torch.from_numpy(positions.astype(np.int32, copy=False))
         self.starts = torch.from_numpy((ends - lengths).reshape(-1, width))
         self.lengths = torch.from_numpy(pieces)
         self.mask_at = torch.from_numpy(mask_at)

@@ -149,7 +149,6 @@ def _rectangle(
 ) -> Table:
     rows = iter(rows)
     first = next(rows, None)
-    cells: list[list[str]] = []
     lines: list[int] = []
     if first is not None:
         if header is None or set(header) & set(first[1]):
@@ -161,11 +160,14 @@ def _rectangle(
         else:
             rows = chain([first], rows)
     problems, skipped = Problems(), 0
-    width = len(header or ())
+    columns: dict[str, list[str | None]] = {name: [] for name in header or ()}
+    add = [cells.append for cells in columns.values()]
+    width = len(columns)
     with problems.rows(str(path)) as bad:
         for n, row in rows:
             if len(row) == width:
-                cells.append(row)
+                for append, cell in zip(add, row, strict=True):
+                    append(cell)
                 lines.append(n)
             elif skip_short_rows and len(row) < width:
                 skipped += 1
@@ -175,7 +177,6 @@ def _rectangle(
     problems.raise_if_any()
     if skipped:
         logger.warning("%s: %d rows with too few columns were left out.", path, skipped)
-    columns = {name: [row[i] for row in cells] for i, name in enumerate(header or ())}
     return Table(str(path), columns, lines)
 
 
