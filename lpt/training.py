@@ -17,6 +17,7 @@ from lpt.callbacks import Checkpoint, DevHistory, FiniteLoss, LearningWatch, Met
 from lpt.config import Config, LoggerConfig, TrainerConfig
 from lpt.models.backbone import Backbone
 from lpt.models.late_prompt import LatePrompt
+from lpt.ranks import Ranks
 from lpt.results import PROGRESS
 from lpt.resume import CHECKPOINTS, Preemption, RandomState
 from lpt.tracking import build_loggers
@@ -38,8 +39,8 @@ def build_trainer(
         model: What is trained.
         resumed_at: Step at which an earlier start of the run is taken up.
     """
-    strategy = config.strategy
-    return Trainer(
+    strategy, ranks = config.strategy, Ranks()
+    trainer = Trainer(
         accelerator=strategy.accelerator,
         devices=strategy.devices,
         num_nodes=strategy.num_nodes,
@@ -48,7 +49,7 @@ def build_trainer(
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.optim.clip,
         num_sanity_val_steps=config.trainer.sanity_steps,
-        callbacks=_callbacks(config, run_dir),
+        callbacks=[ranks, *_callbacks(config, run_dir)],
         logger=build_loggers(config.logger, run_dir, dataclasses.asdict(config), resumed_at),
         use_distributed_sampler=False,  # the batch samplers know their rank
         default_root_dir=run_dir,
@@ -56,6 +57,11 @@ def build_trainer(
         enable_model_summary=False,
         **_length(config.trainer),
     )
+    ranks.watch(trainer)
+    # Signals are answered by Preemption. Lightning would send to the other ranks in the midst of
+    # whatever they are about, and requeue Slurm's jobs by itself.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _length(trainer: TrainerConfig) -> dict[str, Any]:
