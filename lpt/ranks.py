@@ -92,6 +92,7 @@ class Ranks(Callback):
         self.parent = int(os.environ.pop(_STARTED_BY, 0))
         self.children: dict[int, subprocess.Popen[Any]] = {}
         self.others: dict[int, Connection] = {}  # the first rank has all, the others have it
+        self.met = False
         self.complete: set[int] = set()
         self.end: End | None = None  # another rank's, by which this one ends
         self._known, self._leaving = threading.Event(), threading.Event()
@@ -139,9 +140,9 @@ class Ranks(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """When all ranks have met, connect them."""
-        if world_size() == 1 or self.others:
+        if world_size() == 1 or self.met:
             return
-        self.rank = trainer.global_rank
+        self.met, self.rank = True, trainer.global_rank
         one_node = trainer.num_nodes == 1
         listener: Listener | None = None
         known: Any = None
