@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,15 @@ from lightning.pytorch.strategies import FSDPStrategy
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from lpt.config import StrategyConfig
+from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.models.backbone import find_backbone, load_model
 from lpt.models.generators import build_generator
 from lpt.models.late_prompt import LatePrompt
 from lpt.models.split import SplitModel
 from lpt.training import build_strategy
-from tests.conftest import Compose
+from tests.conftest import Compose, MakeConfig
 from tests.ranked import TWO, Arguments, assert_alike, finished
 from tests.test_training import copa_rows, write_jsonl
 
@@ -35,6 +38,20 @@ def test_fsdp_shards_by_layer(checkpoints: dict[str, Path]) -> None:
         assert set(strategy.kwargs["auto_wrap_policy"]._module_classes) == {layer}
         ignored = {id(parameter) for parameter in strategy.kwargs["ignored_states"]}
         assert ignored == {id(parameter) for parameter in model.trainable().values()}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_settings_of_several_devices_compose(
+    toy: MakeConfig, capsys: pytest.CaptureFixture[str], strategy: str, nodes: int
+) -> None:
+    """Checked anywhere, as for a machine that has the devices."""
+    given = (f"strategy={strategy}", f"strategy.num_nodes={nodes}", "strategy.devices=4")
+    config = toy("causal", *given, "strategy.accelerator=gpu", "dry_run=true")
+    assert run(config) is None
+    assert "Everything checked" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"strategy\.devices: .* for 24 dev examples"):
+        run(dataclasses.replace(config, strategy=StrategyConfig(strategy, "gpu", 13, 2)))
 
 
 @pytest.fixture
