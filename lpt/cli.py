@@ -108,8 +108,11 @@ def _exit_with(error: ConfigError) -> NoReturn:
 
 
 def _quiet_libraries() -> None:
+    from lpt.run_dir import first_process  # slow to import
+
     console = logging.StreamHandler()
-    console.setLevel(logging.INFO)  # the log file of a run has more
+    # The log file of a run has more. What all ranks say, the first one says for them.
+    console.setLevel(logging.INFO if first_process() else logging.ERROR)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
     for name in ("lightning.pytorch", "httpx", "httpx2", "wandb"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -118,6 +121,7 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*predict returned None.*")
     warnings.filterwarnings("ignore", ".*across ranks is zero.*")  # all was cached
+    warnings.filterwarnings("ignore", ".*sync_dist=True.*")  # what is logged is of all ranks
     # Frozen layers are in eval mode on purpose, and steps are few.
     warnings.filterwarnings("ignore", ".*module.s. in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")

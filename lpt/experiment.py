@@ -33,6 +33,7 @@ from lpt.memory import peak_memory_mb
 from lpt.metrics import Answers
 from lpt.module import LatePromptModule
 from lpt.plan import Plan, check_machine, prepare, resolve
+from lpt.ranks import Ranks
 from lpt.results import (
     ADAPTER,
     CONFIG,
@@ -100,7 +101,7 @@ def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:
         parameters = model.count_parameters()
         at = earlier.step if earlier is not None else None
         trainer = build_trainer(config, run_dir, plan.backbone, model, at)
-        with _callback(trainer, Preemption).watch():
+        with _callback(trainer, Ranks), _callback(trainer, Preemption).watch():
             with isolate_rng():  # a cache that has to be filled must not change the training
                 cached = keep_hidden(config, plan, trainer, model, identity, data)
             metrics, answers = fit_and_score(config, plan, trainer, module, data, earlier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
@@ -15,6 +16,7 @@ from lpt.evaluation import Evaluator
 from lpt.metrics import Answers, PredictionStore
 from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt
 from lpt.optim import build_optimizer, build_schedule
+from lpt.ranks import world_size
 
 
 class LatePromptModule(LightningModule):
@@ -67,13 +69,23 @@ class LatePromptModule(LightningModule):
         self.model.train()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Loss of one batch."""
+        """Loss of one batch, weighted by this rank's share of the examples.
+
+        The mean of the ranks, which their gradients become, is so that of all examples of the
+        global batch, also where the last one of a pass does not divide. What is logged is of the
+        global batch, too.
+        """
         words_only = self.loss_over == "label_words" and self.scorer.words_only
         logits = self.model(batch, words_only=words_only)
         loss = self.scorer.loss(logits, batch, self.loss_over)
-        size = len(batch.labels)
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
-        padding = 1.0 - batch.attention_mask.float().mean()
+        size, padding = len(batch.labels), 1.0 - batch.attention_mask.float().mean()
+        mean = loss.detach()
+        if (ranks := world_size()) > 1:
+            ours = torch.stack([torch.ones_like(padding), mean.float(), padding]) * size
+            examples, *sums = self.trainer.strategy.reduce(ours, reduce_op="sum")
+            mean, padding = (of_all / examples for of_all in sums)
+            loss = loss * (size * ranks / examples)
+        self.log("train/loss", mean, prog_bar=True, batch_size=size)
         self.log("train/padding", padding, batch_size=size)
         return loss
 

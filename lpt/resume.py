@@ -229,11 +229,8 @@ class Preemption(Callback):
             self._exit()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning answers SIGTERM itself as soon as it starts: not here."""
+        """From here on there is a state to be saved."""
         self.training = True
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                signal.signal(number, self._answer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on the checkpoints say all."""

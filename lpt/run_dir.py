@@ -142,7 +142,8 @@ def log_to(run_dir: Path) -> Iterator[None]:
 
 def first_process() -> bool:
     """Whether this is the process that writes; the others of a run share its folder."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    # Until the ranks have met, Lightning takes the first process of each node for the first of all.
+    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _new_folder(config: Config, layer: int) -> Path:

@@ -18,6 +18,7 @@ from lpt.checkpoints import BEST, FOLDER, LAST, Checkpoint, WholeFiles
 from lpt.config import Config, LoggerConfig, TrainerConfig
 from lpt.models.backbone import Backbone
 from lpt.models.late_prompt import LatePrompt
+from lpt.ranks import Ranks
 from lpt.results import PROGRESS
 from lpt.resume import Preemption, RandomState
 from lpt.tracking import build_loggers
@@ -39,8 +40,8 @@ def build_trainer(
         model: What is trained.
         resumed_at: Step at which an earlier start of the run is taken up.
     """
-    strategy = config.strategy
-    return Trainer(
+    strategy, ranks = config.strategy, Ranks()
+    trainer = Trainer(
         accelerator=strategy.accelerator,
         devices=strategy.devices,
         num_nodes=strategy.num_nodes,
@@ -49,7 +50,7 @@ def build_trainer(
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.optim.clip,
         num_sanity_val_steps=config.trainer.sanity_steps,
-        callbacks=_callbacks(config, run_dir),
+        callbacks=[ranks, *_callbacks(config, run_dir)],
         plugins=[WholeFiles()],
         deterministic=config.trainer.deterministic,
         logger=build_loggers(config.logger, run_dir, dataclasses.asdict(config), resumed_at),
@@ -59,6 +60,11 @@ def build_trainer(
         enable_model_summary=False,
         **_length(config.trainer),
     )
+    ranks.watch(trainer)
+    # Signals are answered by Preemption. Lightning would send to the other ranks in the midst of
+    # whatever they are about, and requeue Slurm's jobs by itself.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 def _length(trainer: TrainerConfig) -> dict[str, Any]:

@@ -107,17 +107,16 @@ def test_ranks_share_each_global_batch(
         shuffled(size, 4, rank=rank, world_size=world_size, **more) for rank in range(world_size)
     ]
     steps = list(zip(*shares, strict=True))  # the same number of batches on every rank
-    left_out = tail if (tail := size % (4 * world_size)) < world_size else 0
-    a_pass = -(-(size - left_out) // (4 * world_size))
-    for start in range(0, len(steps) - len(steps) % a_pass, a_pass):
-        seen = [i for step in steps[start : start + a_pass] for share in step for i in share]
-        assert len(set(seen)) == len(seen) == size - left_out
-    for step in steps:
+    whole = shuffled(size, 4 * world_size, **more)
+    assert len(steps) == len(whole)
+    for step, batch in zip(steps, whole, strict=True):
         sizes = [len(share) for share in step]
         assert min(sizes) > 0
         assert max(sizes) - min(sizes) <= 1
-    if batches is None:
-        assert len(steps) == a_pass
+        if len(batch) < world_size:  # too few to go round: everyone has all
+            assert list(step) == [batch] * world_size
+        else:
+            assert sorted(flat(list(step))) == sorted(batch)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

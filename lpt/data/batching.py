@@ -22,8 +22,9 @@ _JITTER = 0.2  # largest random lengthening before sorting
 class ShuffledBatches(Sampler[list[int]]):
     """Training batches: pass after pass over the examples, each in a new seeded order.
 
-    Every pass visits each example once; its last batch may be short. Ranks take equal shares of
-    each global batch; a tail with fewer examples than ranks is left out of its pass.
+    Every pass visits each example once; its last batch may be short. Ranks share each global batch,
+    which is the same for any number of them. Of a tail with fewer examples than ranks each rank
+    takes all, so that none is without: the mean of the ranks is that of the tail all the same.
 
     With lengths, examples of like length go together, which saves padding: within a window of some
     batches they are sorted by length times a random factor. So batches differ between passes; the
@@ -65,8 +66,7 @@ class ShuffledBatches(Sampler[list[int]]):
     @property
     def batches_a_pass(self) -> int:
         """Batches a rank in one pass."""
-        whole, tail = divmod(self.size, self.batch_size * self.world_size)
-        return whole + (tail >= self.world_size)
+        return -(-self.size // (self.batch_size * self.world_size))
 
     def __len__(self) -> int:
         return self.length
@@ -92,8 +92,9 @@ class ShuffledBatches(Sampler[list[int]]):
         if self.lengths is not None:
             # The short batch stays last, so that its place does not depend on the order.
             batches = [*(batches[i] for i in random.permutation(whole)), *batches[whole:]]
-        shared = (batch for batch in batches if len(batch) >= self.world_size)
-        return [batch[self.rank :: self.world_size].tolist() for batch in shared]
+        ranks = self.world_size
+        shares = (b[self.rank :: ranks] if len(b) >= ranks else b for b in batches)
+        return [share.tolist() for share in shares]
 
     def _sort_windows(self, order: np.ndarray, window: int, random: np.random.Generator) -> None:
         assert self.lengths is not None

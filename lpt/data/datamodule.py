@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _SETS = {
     RunningStage.SANITY_CHECKING: "dev",
     RunningStage.VALIDATING: "dev",
 }
+_STAY_SECONDS = 60  # of a worker, after a cluster has asked all processes to end
 
 
 class LatePromptData(LightningDataModule):
@@ -153,6 +155,7 @@ class LatePromptData(LightningDataModule):
             batch_sampler=batches,
             collate_fn=collator,
             num_workers=self.num_workers,
+            worker_init_fn=_stay_for_the_last_step,
             # Its own: making an iterator would draw from the generator that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
@@ -164,3 +167,10 @@ class LatePromptData(LightningDataModule):
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _stay_for_the_last_step(_: int) -> None:
+    """The run needs its workers until its state is saved, then it ends them itself."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_STAY_SECONDS))

@@ -1,0 +1,69 @@
+"""train.py, one rank of which meets with something: FAULT="RANK WHERE WHAT"; see WHERE and WHAT."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+TIMES = 3  # that a method is called before it happens
+
+
+def _raise() -> None:
+    raise ValueError("a fault of one rank")
+
+
+# Who else runs, if anyone does, is in the same process group: what a cluster sends, all are sent.
+WHAT: dict[str, Callable[[], Any]] = {
+    "raise": _raise,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "kill-all": lambda: os.killpg(0, signal.SIGKILL),
+    "ask": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "ask-all": lambda: os.killpg(0, signal.SIGTERM),
+    "nan": lambda: float("nan"),
+    "nothing": lambda: None,
+}
+
+
+def meet(where: str, what: str) -> None:
+    """Have it happen in a method, the fourth time that it is called."""
+    from lpt.models.late_prompt import LabelScorer
+    from lpt.module import LatePromptModule
+    from lpt.reading import Reader
+
+    classes: dict[str, type[Any]] = {
+        "training_step": LatePromptModule,
+        "validation_step": LatePromptModule,
+        "predict_step": Reader,
+        "loss": LabelScorer,
+        "on_train_end": LatePromptModule,
+    }
+    owner = classes[where]
+    method, calls = getattr(owner, where), 0
+
+    def faulty(*arguments: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        given = None
+        if calls == TIMES + 1:
+            sys.stderr.write(f"\nmet at {time.time()}\n")
+            given = WHAT[what]()
+        found = method(*arguments, **more)
+        return found * given if given is not None else found
+
+    setattr(owner, where, faulty)
+
+
+if __name__ == "__main__":
+    sys.path[0] = str(TRAIN.parent)
+    rank, *fault = os.environ.get("FAULT", "none").split()
+    if rank == os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")):
+        meet(*fault)
+    # As the main program, whose name Lightning starts the other ranks by.
+    __file__ = str(TRAIN)
+    exec(compile(TRAIN.read_text(), TRAIN, "exec"))
