@@ -172,6 +172,12 @@ class FiniteLoss(Callback):
         """Check the last batch before an evaluation, which saves the state."""
         self._check(trainer)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Check the batch before a signal, which saves the state, too."""
+        self._check(trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the last batch of all."""
         self._check(trainer)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -97,5 +99,23 @@ def test_a_gradient_that_is_no_number_stops_the_run(
     lengths = ("trainer.max_steps=9", "trainer.eval_every_steps=3", f"optim.clip={clip}")
     with pytest.raises(RunError, match="The gradient's norm is inf at step 6 "):
         run(toy("masked", *lengths))
+    for file in (tmp_path / "run" / "checkpoints").iterdir():
+        assert torch.load(file, weights_only=True)["global_step"] == 3
+
+
+def test_a_signal_does_not_save_what_is_no_number(
+    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = LatePromptModule.on_before_optimizer_step
+
+    def broken(module: LatePromptModule, optimizer: Any) -> None:
+        if module.trainer.global_step == 4:
+            next(iter(module.model.trainable().values())).grad.view(-1)[0] = float("nan")
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(module, optimizer)
+
+    monkeypatch.setattr(LatePromptModule, "on_before_optimizer_step", broken)
+    with pytest.raises(RunError, match="The gradient's norm is nan at step 5 "):
+        run(toy("masked", "trainer.max_steps=9", "trainer.eval_every_steps=3"))
     for file in (tmp_path / "run" / "checkpoints").iterdir():
         assert torch.load(file, weights_only=True)["global_step"] == 3
