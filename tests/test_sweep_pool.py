@@ -16,7 +16,7 @@ from lpt.cli import PARENT
 from lpt.sweep import pool, process
 from lpt.sweep.job import DONE, FAILED, INTERRUPTED, OUTPUT, WAITING, Job
 from lpt.sweep.pool import places, run_pool, visible_gpus
-from lpt.sweep.process import Process, start_fresh
+from lpt.sweep.process import Process, own_progress_bars, start_fresh
 from tests.processes import SECONDS, alive, shell, until
 
 FINISH = "echo '{}' > metrics.json"
@@ -228,3 +228,16 @@ def test_a_fresh_process_is_a_run_of_its_own(
     assert environment["GIVEN"] == "too"
     assert environment[PARENT] == str(os.getpid())
     assert environment["HYDRA_FULL_ERROR"] == "1"
+
+
+def test_a_forked_process_has_progress_bars_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a library's kind of bar has made itself a lock that another process holds."""
+    from tqdm import auto, std
+
+    for kind in (std.tqdm, auto.tqdm):
+        held = threading.Lock()
+        held.acquire()
+        monkeypatch.setattr(kind, "_lock", held, raising=False)
+    own_progress_bars()
+    for kind in (std.tqdm, auto.tqdm):
+        assert kind.get_lock().acquire(timeout=1)

@@ -152,7 +152,10 @@ def own_progress_bars() -> None:
     All that are forked off one process share tqdm's: one that is killed while it holds the lock
     would stop every other one for good.
     """
-    tqdm.set_lock(threading.RLock())
+    lock, kinds = threading.RLock(), [tqdm]
+    for kind in kinds:  # subclasses may have one of their own
+        kind.set_lock(lock)
+        kinds += kind.__subclasses__()
 
 
 def _end_with_sweep() -> None:
