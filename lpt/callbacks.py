@@ -156,6 +156,13 @@ class FiniteLoss(Callback):
         self.found: dict[str, Tensor] = {}
         self.rows: Tensor | None = None
         self.step = 0
+        self.rate = self._rate_at_hand = 0.0
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the learning rate of this step: the schedule goes on before it is looked at."""
+        self._rate_at_hand = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -167,6 +174,7 @@ class FiniteLoss(Callback):
         if pl_module.grad_norm is not None and trainer.precision != "16-mixed":
             self.found["gradient's norm"] = pl_module.grad_norm
         self.rows, self.step = batch.index, trainer.global_step
+        self.rate = self._rate_at_hand
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the last batch before an evaluation, which saves the state."""
@@ -188,11 +196,11 @@ class FiniteLoss(Callback):
             if bool(value.isfinite()):
                 continue
             assert self.rows is not None
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            rows = ", ".join(map(str, self.rows.tolist()))
             raise RunError(
-                f"The {what} is {float(value)} at step {self.step} (learning rate {rate:.3g}), in "
-                f"the batch with rows {', '.join(map(str, self.rows.tolist()))}. Earlier "
-                "checkpoints are kept. Lower optim.lr, or look at those rows."
+                f"The {what} is {float(value)} at step {self.step} (learning rate {self.rate:.3g}),"
+                f" in the batch with rows {rows}. Earlier checkpoints are kept. Lower optim.lr, or "
+                "look at those rows."
             )
 
 

@@ -99,7 +99,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         if damaged:
             raise ValueError(f"{damaged} in it is damaged")
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        _ = int(content["global_step"]), content["callbacks"].items()
+        if type(content["global_step"]) is not int:
+            raise TypeError(f"global_step {content['global_step']!r}")
+        _ = _has_best(content)
     except Exception as error:  # whatever a damaged file makes the readers raise
         raise ValueError(next(iter(str(error).splitlines()), type(error).__name__)) from error
     return content

@@ -72,7 +72,8 @@ class End(NamedTuple):
     def with_status(cls, rank: int, status: int) -> Self:
         """By the exit status of its process, negative for a signal."""
         if status < 0:
-            name = signal.Signals(-status).name
+            known = {number.value: number.name for number in signal.Signals}
+            name = known.get(-status, f"signal {-status}")  # real-time ones have no names
             memory = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
             return cls(rank, 1, f"was killed by {name}{memory}")
         if status == PREEMPTED:

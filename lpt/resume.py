@@ -24,6 +24,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lpt.checkpoints import FOLDER, LAST, latest_state, saved
 from lpt.config import Config
@@ -32,6 +34,7 @@ from lpt.errors import PREEMPTED, Problems, fail
 from lpt.results import CONFIG, FINISHED
 
 logger = logging.getLogger(__name__)
+_NO_YAML = (YAMLError, OmegaConfBaseException)
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # What may be set otherwise without changing what comes out.
 _FREE = (
@@ -68,7 +71,8 @@ def finished_metrics(config: Config) -> dict[str, Any] | None:
         return None
     try:
         metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        _ = metrics["test"], metrics["speed"], metrics["parameters"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         todo = "remove that file: the end of the run is made again"
         raise fail("resume", f"{file} is damaged ({error})", f"a whole {FINISHED}", todo) from error
     return metrics
@@ -100,8 +104,9 @@ def _refuse_other(run_dir: Path, resolved: Config, split: Mapping[str, Any]) -> 
     try:
         begun = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
         begun_split = json.loads((run_dir / SPLIT).read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise fail("resume", f"{run_dir}: {error}", f"a run with {CONFIG} and {SPLIT}") from error
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, *_NO_YAML) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise fail("resume", f"{run_dir}: {reason}", f"a run with {CONFIG} and {SPLIT}") from error
     now = OmegaConf.to_container(OmegaConf.structured(resolved))
     before, after = _flat(begun), _flat(now)
     for key in sorted(before.keys() | after.keys()):

@@ -42,7 +42,8 @@ def claim_run_dir(config: Config, layer: int, *, goes_on: bool = False) -> Path:
     It is cleared of what an earlier run left, unless this one goes on with it.
 
     Raises:
-        ConfigError: Processes that were started one by one have no common folder.
+        ConfigError: Processes that were started one by one have no common folder; another run has
+            taken it meanwhile.
     """
     if not first_process():
         common = os.environ.get(_ENVIRONMENT, config.run_dir)
@@ -52,8 +53,12 @@ def claim_run_dir(config: Config, layer: int, *, goes_on: bool = False) -> Path:
     run_dir = Path(config.run_dir) if config.run_dir is not None else _new_folder(config, layer)
     run_dir.mkdir(parents=True, exist_ok=True)
     if not goes_on:
-        for path in left_behind(run_dir):
-            _remove(path)
+        with sole_user(run_dir, 0):
+            held = left_behind(run_dir)
+            if held and not config.overwrite and config.resume is None:
+                raise fail("run_dir", f"another run has begun in {run_dir}", "another folder")
+            for path in held:
+                _remove(path)
     os.environ[_ENVIRONMENT] = str(run_dir)
     return run_dir
 

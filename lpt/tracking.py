@@ -149,7 +149,7 @@ def log_end(
     """
     for tracker in loggers:
         tracker.log_metrics(summary(metrics), step=step)
-        if isinstance(tracker, WandbLogger):
+        if isinstance(tracker, Wandb) and not tracker.given_up:
             log_outcome(tracker.experiment, run_dir, metrics, answers, task)
         tracker.finalize("success")
 

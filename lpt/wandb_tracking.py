@@ -15,6 +15,7 @@ from typing import Any
 from lpt.config import WandbConfig
 from lpt.data.tasks import Task
 from lpt.errors import RunError
+from lpt.files import write_atomically
 from lpt.metrics import Answers
 from lpt.results import ADAPTER, prediction_columns
 
@@ -73,11 +74,11 @@ def start_run(
 def _run_id(folder: Path) -> str:
     """The id of the tracker's run, the same for every start of this one."""
     file = folder / "wandb" / "lpt-run-id"
-    if not file.exists():
+    if not file.exists() or not file.read_text(encoding="utf-8"):
         file.parent.mkdir(parents=True, exist_ok=True)
         # W&B's own agent has given the run an id already.
         given = os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None
-        file.write_text(given or secrets.token_hex(4), encoding="utf-8")
+        write_atomically(file, given or secrets.token_hex(4))
     return file.read_text(encoding="utf-8")
 
 

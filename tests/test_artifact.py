@@ -93,6 +93,8 @@ def test_what_is_written_is_read(adapter: Path) -> None:
         (lambda c: c["backbone"].update(gguf_file="../../secret.gguf"), "secret.gguf"),
         (lambda c: c["backbone"].update(gguf_file="/etc/passwd"), "/etc/passwd"),
         (lambda c: c["backbone"].update(path=None, package="os.path"), "os.path is not installed"),
+        (lambda c: c["backbone"].update(path=None, package="sys"), "sys is not installed"),
+        (lambda c: c["backbone"].update(path=None, package="__main__"), "__main__ is not"),
         (lambda c: c["backbone"].update(fingerprint="0" * 16), "weights 0000000000000000"),
         (lambda c: c["task"].update(labels="01"), "task.labels: '01'"),
         (lambda c: c["task"].update(words=["bad"]), "1 words for 2 labels"),

@@ -26,7 +26,8 @@ def _own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def names(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    paths = (path for path in folder.rglob("*") if path.name != ".lock")
+    return {str(path.relative_to(folder)) for path in paths}
 
 
 def test_runs_in_the_same_second_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,8 +175,11 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 def _package_folder(package: str) -> Path:
     # To find a package within another one, Python would run the outer one.
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    if spec is None or spec.origin is None:
+    try:
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # of the running program, which is none
+        spec = None
+    if spec is None or spec.origin is None or not spec.has_location:
         raise fail(
             "model.package",
             f"the Python package {package} is not installed",
