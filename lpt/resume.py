@@ -31,6 +31,7 @@ from lpt.checkpoints import FOLDER, LAST, latest_state, saved
 from lpt.config import Config
 from lpt.data.splits import SPLIT
 from lpt.errors import PREEMPTED, Problems, fail
+from lpt.ranks import world_size
 from lpt.results import CONFIG, FINISHED
 
 logger = logging.getLogger(__name__)
@@ -142,10 +143,9 @@ class RandomState(Callback):
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints; all ranks call it."""
         here = _random_state()
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if not distributed:
+        if world_size() == 1:
             return {"ranks": [here]}
-        ranks: list[Any] = [None] * torch.distributed.get_world_size()
+        ranks: list[Any] = [None] * world_size()
         torch.distributed.all_gather_object(ranks, here)
         return {"ranks": ranks}
 
