@@ -1,11 +1,10 @@
-"""What is watched while a run trains: the dev history, whether it learns, time and memory."""
+"""What is measured while a run trains: dev history, time and memory."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lpt.errors import RunError
 from lpt.files import write_atomically
 from lpt.memory import peak_memory_mb, reset_peak_memory
-from lpt.module import LatePromptModule
 
 logger = logging.getLogger(__name__)
 
@@ -68,140 +65,6 @@ class DevHistory(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint."""
         self.history = list(state_dict["history"])
-
-
-class LearningWatch(Callback):
-    """Warns when the prompt does not learn.
-
-    Three signs: after the first evaluation a trainable tensor is still what it was at the start;
-    the gradient's norm has been below AdamW's epsilon, where steps vanish, since the evaluation
-    before; all labels or numbers of an evaluation are the same although the right ones are not.
-    """
-
-    def __init__(self) -> None:
-        self.start: dict[str, Tensor] | None = None
-        self.steepest: Tensor | None = None
-        self.warned_vanishing = False
-        self.warned_collapse = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep a copy of what trains, unless it has moved already."""
-        if trainer.global_step:
-            return
-        self.start = {name: p.detach().clone() for name, p in _trainable(pl_module)}
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the largest norm of the gradient, wherever it is computed."""
-        assert isinstance(pl_module, LatePromptModule)
-        norm = pl_module.grad_norm
-        if norm is not None:
-            self.steepest = norm if self.steepest is None else torch.maximum(norm, self.steepest)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look for the three signs."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        if self.start is not None:
-            still = [n for n, p in _trainable(pl_module) if torch.equal(p, self.start[n])]
-            self.start = None
-            if still:
-                logger.warning(
-                    "%s did not move by the first evaluation: the learning rate may be too small "
-                    "(optim.lr), or the gradient does not reach the prompt.",
-                    ", ".join(still),
-                )
-        assert isinstance(pl_module, LatePromptModule)
-        self._check_gradient(pl_module)
-        self._check_collapse(pl_module)
-
-    def _check_gradient(self, module: LatePromptModule) -> None:
-        steepest, self.steepest = self.steepest, None
-        if self.warned_vanishing or steepest is None or not float(steepest) < module.eps:
-            return
-        self.warned_vanishing = True
-        logger.warning(
-            "The gradient vanishes: since the last evaluation its norm was at most %.1g, less than "
-            "optim.eps (%.1g). Another prompt.layer, a larger model.dtype or another task.template "
-            "may let it reach the prompt.",
-            *(float(steepest), module.eps),
-        )
-
-    def _check_collapse(self, module: LatePromptModule) -> None:
-        answers = module.answers
-        if answers is None or self.warned_collapse:
-            return
-        predicted = answers.predicted.unique()
-        if len(predicted) == 1 and len(answers.labels.unique()) > 1:
-            self.warned_collapse = True
-            logger.warning(
-                "All dev predictions are %s: the prompt has not learned to tell the examples "
-                "apart (yet). If this stays, try another optim.lr or more steps.",
-                module.evaluator.task.shown(predicted.item()),
-            )
-
-
-class FiniteLoss(Callback):
-    """Stops a run whose loss or gradient is no finite number, before anything is saved.
-
-    They are looked at one batch late: by then a GPU has them, and nobody waits. In 16-mixed, a
-    gradient may overflow: the step is left out, and the loss is scaled down.
-
-    Raises:
-        RunError: With the step, the learning rate and the rows of the batch.
-    """
-
-    def __init__(self) -> None:
-        self.found: dict[str, Tensor] = {}
-        self.rows: Tensor | None = None
-        self.step = 0
-        self.rate = self._rate_at_hand = 0.0
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the learning rate of this step: the schedule goes on before it is looked at."""
-        self._rate_at_hand = trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Check the batch before, and keep this one's numbers."""
-        self._check(trainer)
-        assert isinstance(pl_module, LatePromptModule)
-        self.found = {"loss": outputs["loss"].detach()}
-        if pl_module.grad_norm is not None and trainer.precision != "16-mixed":
-            self.found["gradient's norm"] = pl_module.grad_norm
-        self.rows, self.step = batch.index, trainer.global_step
-        self.rate = self._rate_at_hand
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the last batch before an evaluation, which saves the state."""
-        self._check(trainer)
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Check the batch before a signal, which saves the state, too."""
-        self._check(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the last batch of all."""
-        self._check(trainer)
-
-    def _check(self, trainer: Trainer) -> None:
-        found, self.found = self.found, {}
-        for what, value in found.items():
-            if bool(value.isfinite()):
-                continue
-            assert self.rows is not None
-            rows = ", ".join(map(str, self.rows.tolist()))
-            raise RunError(
-                f"The {what} is {float(value)} at step {self.step} (learning rate {self.rate:.3g}),"
-                f" in the batch with rows {rows}. Earlier checkpoints are kept. Lower optim.lr, or "
-                "look at those rows."
-            )
 
 
 class Meter(Callback):
@@ -285,8 +148,3 @@ class Meter(Callback):
                 torch.cuda.synchronize(self.device)
             self.seconds += time.perf_counter() - self._since
             self._since = None
-
-
-def _trainable(module: LightningModule) -> Iterable[tuple[str, torch.nn.Parameter]]:
-    assert isinstance(module, LatePromptModule)
-    return module.model.trainable().items()

@@ -68,12 +68,12 @@ class LatePromptModule(LightningModule):
         """Lightning keeps each module's mode, and transformers loads in eval mode."""
         self.model.train()
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Loss of one batch, weighted by this rank's share of the examples.
+    def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
+        """`loss` of one batch, weighted by this rank's share of the examples.
 
         The mean of the ranks, which their gradients become, is so that of all examples of the
         global batch, also where the last one of a pass does not divide. What is logged is of the
-        global batch, too.
+        global batch, too, and is given as `mean`.
         """
         words_only = self.loss_over == "label_words" and self.scorer.words_only
         logits = self.model(batch, words_only=words_only)
@@ -87,7 +87,7 @@ class LatePromptModule(LightningModule):
             loss = loss * (size * ranks / examples)
         self.log("train/loss", mean, prog_bar=True, batch_size=size)
         self.log("train/padding", padding, batch_size=size)
-        return loss
+        return {"loss": loss, "mean": mean}
 
     def configure_gradient_clipping(
         self,

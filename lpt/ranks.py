@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, wait
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -31,6 +31,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lpt.errors import PREEMPTED, ConfigError, RunError
 
 logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _STARTED_BY = "LPT_STARTED_BY"  # id of the process that started this one as another rank
 _LOOK_SECONDS = 0.5
 _NEWS_SECONDS = 5.0  # that the reason of an error in between ranks may be under way
@@ -43,6 +44,15 @@ def world_size() -> int:
     """Number of ranks that have met; 1 before."""
     met = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if met else 1
+
+
+def gather(ours: _T) -> list[_T]:
+    """What each rank has given, in all ranks; they all have to call it."""
+    if world_size() == 1:
+        return [ours]
+    given: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(given, ours)
+    return given
 
 
 class End(NamedTuple):

@@ -31,7 +31,7 @@ from lpt.checkpoints import FOLDER, LAST, latest_state, saved
 from lpt.config import Config
 from lpt.data.splits import SPLIT
 from lpt.errors import PREEMPTED, Problems, fail
-from lpt.ranks import world_size
+from lpt.ranks import gather
 from lpt.results import CONFIG, FINISHED
 
 logger = logging.getLogger(__name__)
@@ -142,12 +142,7 @@ class RandomState(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints; all ranks call it."""
-        here = _random_state()
-        if world_size() == 1:
-            return {"ranks": [here]}
-        ranks: list[Any] = [None] * world_size()
-        torch.distributed.all_gather_object(ranks, here)
-        return {"ranks": ranks}
+        return {"ranks": gather(_random_state())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From a checkpoint; it takes effect when training goes on."""

@@ -13,9 +13,10 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, TQDM
 from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from transformers import AutoModel
 
-from lpt.callbacks import DevHistory, FiniteLoss, LearningWatch, Meter
+from lpt.callbacks import DevHistory, Meter
 from lpt.checkpoints import BEST, FOLDER, LAST, Checkpoint, WholeFiles
 from lpt.config import Config, LoggerConfig, TrainerConfig
+from lpt.learning import FiniteLoss, LearningWatch
 from lpt.models.backbone import Backbone
 from lpt.models.late_prompt import LatePrompt
 from lpt.ranks import Ranks

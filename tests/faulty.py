@@ -32,7 +32,7 @@ WHAT: dict[str, Callable[[], Any]] = {
 
 def meet(where: str, what: str) -> None:
     """Have it happen in a method, the fourth time that it is called."""
-    from lpt.models.late_prompt import LabelScorer
+    from lpt.models.late_prompt import Batch, LabelScorer
     from lpt.module import LatePromptModule
     from lpt.reading import Reader
 
@@ -52,6 +52,8 @@ def meet(where: str, what: str) -> None:
         given = None
         if calls == TIMES + 1:
             sys.stderr.write(f"\nmet at {time.time()}\n")
+            for batch in (given for given in arguments if isinstance(given, Batch)):
+                sys.stderr.write(f"met with rows {', '.join(map(str, batch.index.tolist()))}.\n")
             given = WHAT[what]()
         found = method(*arguments, **more)
         return found * given if given is not None else found

@@ -19,6 +19,8 @@ from lpt.models.late_prompt import Batch, LabelScorer
 from lpt.module import LatePromptModule
 from tests.conftest import MakeConfig
 
+NINE_STEPS = ("masked", "trainer.max_steps=9", "trainer.eval_every_steps=3")
+
 
 def test_warns_when_nothing_is_learned(toy: MakeConfig, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
@@ -73,9 +75,9 @@ def test_a_loss_that_is_no_number_stops_the_run(
 
     monkeypatch.setattr(LabelScorer, "loss", broken)
     with pytest.raises(RunError, match=f"at step {at} ") as caught:
-        run(toy("masked", "trainer.max_steps=9", "trainer.eval_every_steps=3"))
+        run(toy(*NINE_STEPS, "optim.lr=0.009", "optim.warmup_ratio=0"))
     assert f"with rows {', '.join(map(str, batches[at - 1]))}." in str(caught.value)
-    assert "learning rate" in str(caught.value)
+    assert f"(learning rate {0.001 * (10 - at):.3g})" in str(caught.value)
     assert not (tmp_path / "run" / "metrics.json").exists()
     for name in ("best", "last"):
         saved = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -83,22 +85,31 @@ def test_a_loss_that_is_no_number_stops_the_run(
         assert all(bool(tensor.isfinite().all()) for tensor in saved["state_dict"].values())
 
 
-@pytest.mark.parametrize("clip", ["1.0", "null"])
+@pytest.mark.parametrize(("clip", "parts"), [("1.0", 1), ("null", 2)])
 def test_a_gradient_that_is_no_number_stops_the_run(
-    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: str
+    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: str, parts: int
 ) -> None:
-    """In the step before an evaluation, whose loss is sound."""
-    step = LatePromptModule.on_before_optimizer_step
+    """In the step before an evaluation, whose loss is sound; all rows of the step are named."""
+    rows: list[str] = []
+    train, step = LatePromptModule.training_step, LatePromptModule.on_before_optimizer_step
+
+    def noting(module: LatePromptModule, batch: Batch, index: int) -> Any:
+        if module.trainer.global_step == 5:
+            rows.extend(map(str, batch.index.tolist()))
+        return train(module, batch, index)
 
     def broken(module: LatePromptModule, optimizer: Any) -> None:
         if module.trainer.global_step == 5:
             next(iter(module.model.trainable().values())).grad.view(-1)[0] = float("inf")
         step(module, optimizer)
 
+    monkeypatch.setattr(LatePromptModule, "training_step", noting)
     monkeypatch.setattr(LatePromptModule, "on_before_optimizer_step", broken)
-    lengths = ("trainer.max_steps=9", "trainer.eval_every_steps=3", f"optim.clip={clip}")
-    with pytest.raises(RunError, match="The gradient's norm is inf at step 6 "):
-        run(toy("masked", *lengths))
+    more = (f"optim.clip={clip}", f"trainer.accumulate_grad_batches={parts}")
+    with pytest.raises(RunError, match="The gradient's norm is inf at step 6 ") as caught:
+        run(toy(*NINE_STEPS, *more))
+    assert len(rows) == 16 * parts
+    assert f"with rows {', '.join(rows)}." in str(caught.value)
     for file in (tmp_path / "run" / "checkpoints").iterdir():
         assert torch.load(file, weights_only=True)["global_step"] == 3
 
@@ -116,6 +127,6 @@ def test_a_signal_does_not_save_what_is_no_number(
 
     monkeypatch.setattr(LatePromptModule, "on_before_optimizer_step", broken)
     with pytest.raises(RunError, match="The gradient's norm is nan at step 5 "):
-        run(toy("masked", "trainer.max_steps=9", "trainer.eval_every_steps=3"))
+        run(toy(*NINE_STEPS))
     for file in (tmp_path / "run" / "checkpoints").iterdir():
         assert torch.load(file, weights_only=True)["global_step"] == 3

@@ -419,7 +419,7 @@ def test_loss_over_label_words_is_that_of_their_logits(toy: MakeConfig) -> None:
     batch = train_batches(config)[0]
     widths: list[int] = []
     model.register_forward_hook(lambda _, __, logits: widths.append(logits.shape[-1]))
-    loss = module.training_step(batch, 0)
+    loss = module.training_step(batch, 0)["loss"]
     whole = model(batch)
     assert widths == [2, len(plan.backbone.tokenizer)]
     expected = torch.nn.functional.cross_entropy(whole[:, plan.word_ids], batch.labels)
