@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lpt.config import LoggerConfig, WandbConfig
 from lpt.data.tasks import Task
@@ -53,8 +55,75 @@ class _Forgiving:
             )
 
 
+class _Rows(ExperimentWriter):
+    """The file of a curve, to which rows are added; a new column replaces it at once.
+
+    Lightning would remove what an earlier start has left, and write new columns in place, where a
+    process that is killed loses the rows before.
+    """
+
+    def begin(self, rows: list[dict[str, Any]]) -> None:
+        """Have these rows in the file and no others."""
+        self.metrics_keys = sorted(set().union(*rows))
+        if rows:
+            self._replace(rows)
+        else:
+            Path(self.metrics_file_path).unlink()
+
+    def _check_log_dir_exists(self) -> None:
+        """As Lightning calls it where it would remove the file."""
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._replace(_rows(Path(self.metrics_file_path)))
+
+    def _replace(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.metrics_keys)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(Path(self.metrics_file_path), text.getvalue())
+
+
 class Csv(_Forgiving, CSVLogger):
-    """Curves in csv/metrics.csv."""
+    """Curves in csv/metrics.csv.
+
+    Args:
+        run_dir: Of the run.
+        resumed_at: Step from which rows of an earlier start are made again.
+    """
+
+    def __init__(self, run_dir: Path, resumed_at: int | None = None) -> None:
+        super().__init__(run_dir, name="csv", version="")
+        if not first_process():
+            return
+        self._experiment = rows = _Rows(self.log_dir)
+        file = Path(rows.metrics_file_path)
+        if resumed_at is None or not file.is_file():
+            return
+        try:
+            kept = [row for row in _rows(file) if int(row["step"]) < resumed_at]
+        except (ValueError, csv.Error) as error:
+            aside = file.with_name("metrics-damaged.csv")
+            file.replace(aside)
+            text = "%s is damaged (%s): it is kept as %s, and the curve begins here."
+            logger.warning(text, file, error, aside.name)
+        else:
+            rows.begin(kept)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """The whole rows of a curve: the last one may be torn.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    with file.open(encoding="utf-8", newline="") as lines:
+        text = lines.read()
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]), strict=True))
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values() or not row.get("step", "").isdecimal():
+            raise ValueError(f"line {number} has not the columns of the first line")
+    return rows
 
 
 class TensorBoard(_Forgiving, TensorBoardLogger):
@@ -78,37 +147,12 @@ def build_loggers(
     """
     loggers: list[Logger] = []
     if config.csv:
-        loggers.append(_csv_logger(run_dir, resumed_at))
+        loggers.append(Csv(run_dir, resumed_at))
     if config.tensorboard:
         loggers.append(TensorBoard(run_dir, name="tensorboard", version="", purge_step=resumed_at))
     if config.wandb.enabled:
         loggers.append(_wandb_logger(config.wandb, run_dir, resolved))
     return loggers
-
-
-def _csv_logger(run_dir: Path, resumed_at: int | None) -> CSVLogger:
-    """The logger, with the curve of an earlier start up to where this one goes on."""
-    file = run_dir / "csv" / "metrics.csv"
-    earlier = file.with_name("metrics-earlier.csv")
-    if resumed_at is None or not (file.is_file() or earlier.is_file()):
-        return Csv(run_dir, name="csv", version="")
-    # Lightning's logger begins by removing the file. Whoever is killed before the rows are back
-    # leaves the copy.
-    if not earlier.is_file():
-        write_atomically(earlier, file.read_text(encoding="utf-8"))
-    with earlier.open(encoding="utf-8", newline="") as lines:
-        whole = [row for row in csv.DictReader(lines) if None not in row.values()]  # none is torn
-    tracker = Csv(run_dir, name="csv", version="")
-    writer: Any = tracker.experiment
-    writer.metrics = [
-        {name: value for name, value in row.items() if value}
-        for row in whole
-        if row["step"].isdecimal() and int(row["step"]) < resumed_at
-    ]
-    tracker.save()
-    if not tracker.given_up:
-        earlier.unlink()
-    return tracker
 
 
 def _wandb_logger(config: WandbConfig, run_dir: Path, resolved: dict[str, Any]) -> WandbLogger:

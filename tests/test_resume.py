@@ -282,13 +282,20 @@ def test_a_torn_line_of_the_curves_is_left_out(begin: Begin, tmp_path: Path) -> 
     assert curves(run_dir) == curves(tmp_path / "whole")
 
 
-def test_curves_survive_a_kill_before_they_are_written_again(begin: Begin, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b"step,a\r\n1,\xff\r\n", b"step,a\r\n1\r\n", b"a\r\n1\r\n", b'step\r\n"1"x\r\n']
+)
+def test_damaged_curves_are_kept_aside(
+    begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
     run(begin("whole", *STEPS))
     run_dir = stopped_half_way(begin, tmp_path)
-    (run_dir / "csv" / "metrics.csv").rename(run_dir / "csv" / "metrics-earlier.csv")
+    file = run_dir / "csv" / "metrics.csv"
+    file.write_bytes(content)
     run(begin("run", *STEPS, "resume=auto"))
-    assert curves(run_dir) == curves(tmp_path / "whole")
-    assert [path.name for path in (run_dir / "csv").glob("*.csv")] == ["metrics.csv"]
+    assert f"{file} is damaged" in caplog.text
+    assert file.with_name("metrics-damaged.csv").read_bytes() == content
+    assert_same(run_dir, tmp_path / "whole", in_curves=False)
 
 
 def test_nothing_to_go_on_with_is_a_new_run(begin: Begin, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,23 @@ def test_tracking_draws_no_random_numbers(tmp_path: Path) -> None:
         build_loggers(ALL, tmp_path, RESOLVED)[-1].log_metrics({"dev/accuracy": 0.5}, step=1)
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert before == after
+
+
+def test_a_kill_while_a_column_is_added_loses_no_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Csv(tmp_path)
+    tracker.log_metrics({"train/loss": 1.5}, step=9)
+    tracker.save()
+    before = (tmp_path / "csv" / "metrics.csv").read_bytes()
+    tracker.log_metrics({"dev/accuracy": 0.5}, step=9)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            tracker.save()
+    assert (tmp_path / "csv" / "metrics.csv").read_bytes() == before
+    again = Csv(tmp_path, resumed_at=10)
+    again.log_metrics({"dev/accuracy": 0.5}, step=9)
+    again.save()
+    after = (tmp_path / "csv" / "metrics.csv").read_text().splitlines()
+    assert after == ["dev/accuracy,step,train/loss", ",9,1.5", "0.5,9,"]
