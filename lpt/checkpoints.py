@@ -18,6 +18,14 @@ from lpt.files import write_atomically
 logger = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 LAST, BEST = "last.ckpt", "best.ckpt"
+_PARTS = {
+    "global_step": int,
+    "state_dict": dict,
+    "callbacks": dict,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
 
 
 class Checkpoint(ModelCheckpoint):
@@ -99,8 +107,11 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         if damaged:
             raise ValueError(f"{damaged} in it is damaged")
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        if type(content["global_step"]) is not int:
-            raise TypeError(f"global_step {content['global_step']!r}")
+        for name, kind in _PARTS.items():
+            if type(content[name]) is not kind:
+                raise TypeError(f"{name} is no {kind.__name__}")
+        if not all(isinstance(of, torch.Tensor) for of in content["state_dict"].values()):
+            raise TypeError("state_dict holds more than tensors")
         _ = _has_best(content)
     except Exception as error:  # whatever a damaged file makes the readers raise
         raise ValueError(next(iter(str(error).splitlines()), type(error).__name__)) from error

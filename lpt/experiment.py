@@ -27,7 +27,7 @@ from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
 from lpt.data.splits import SPLIT
 from lpt.data.tasks import UNKNOWN
-from lpt.errors import ConfigError, HubError, RunError
+from lpt.errors import ConfigError, HubError
 from lpt.files import write_atomically
 from lpt.memory import peak_memory_mb
 from lpt.metrics import Answers
@@ -45,7 +45,7 @@ from lpt.results import (
     write_predictions,
 )
 from lpt.resume import Earlier, Preemption, find_earlier, finished_metrics
-from lpt.run_dir import SAVING_SECONDS, claim_run_dir, first_process, log_to, sole_user
+from lpt.run_dir import SAVING_SECONDS, claim_run_dir, faults_told, first_process, log_to, sole_user
 from lpt.tracking import finished_loggers, log_end
 from lpt.training import build_trainer
 
@@ -74,15 +74,8 @@ def run(config: Config) -> dict[str, Any] | None:
     plan = prepare(config)
     if config.resume not in (None, "auto"):
         config = dataclasses.replace(config, run_dir=config.resume)
-    with ExitStack() as held:
-        try:
-            return _run_alone(config, plan, held)
-        except OSError as error:  # a full disk, a folder that is gone
-            where = error.filename or config.run_dir or "runs"
-            raise RunError(
-                f"{where}: {error.strerror or error}. What was saved before is as it was. "
-                "Mend that; then the same command with resume=auto goes on."
-            ) from error
+    with faults_told(None), ExitStack() as held:
+        return _run_alone(config, plan, held)
 
 
 def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:
@@ -94,7 +87,7 @@ def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:
     model, identity = build_model(config, plan)  # may be refused: before anything is written
     run_dir = claim_run_dir(config, plan.layer, goes_on=earlier is not None)
     held.enter_context(sole_user(run_dir, 0))
-    with log_to(run_dir), finished_loggers(config.logger):
+    with faults_told(run_dir), log_to(run_dir), finished_loggers(config.logger):
         begin(config, plan, run_dir, earlier)
         data = build_data(config, plan)
         module = build_module(config, plan, model)

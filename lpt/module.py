@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from lpt.errors import RunError
 from lpt.evaluation import Evaluator
 from lpt.metrics import Answers, PredictionStore
 from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt
@@ -159,14 +160,24 @@ class LatePromptModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that lacks a trainable tensor: loading is not strict otherwise.
+        """Refuse a checkpoint of another prompt: loading is not strict, for the frozen weights.
 
         Raises:
-            ValueError: A trainable tensor is missing.
+            RunError: Its tensors are not those that train here.
         """
-        missing = self._trainable_keys() - set(checkpoint["state_dict"])
-        if missing:
-            raise ValueError(f"the checkpoint lacks {', '.join(sorted(missing))}")
+        ours = {f"model.{name}": of for name, of in self.model.trainable().items()}
+        saved = checkpoint["state_dict"]
+        wrong = [f"lacks {name}" for name in sorted(ours.keys() - saved.keys())]
+        wrong += [
+            f"has {name}, which does not train" for name in sorted(saved.keys() - ours.keys())
+        ]
+        for name in sorted(ours.keys() & saved.keys()):
+            here, there = (tuple(of.shape) for of in (ours[name], saved[name]))
+            if here != there:
+                wrong.append(f"has {name} of shape {there}, not {here}")
+        if wrong:
+            file = self.trainer.ckpt_path
+            raise RunError(f"{file} is of another run: it {'; '.join(wrong)}. Nothing was changed.")
 
     def _trainable_keys(self) -> set[str]:
         return {f"model.{name}" for name in self.model.trainable()}

@@ -33,6 +33,7 @@ from lpt.data.splits import SPLIT
 from lpt.errors import PREEMPTED, Problems, fail
 from lpt.ranks import gather
 from lpt.results import CONFIG, FINISHED
+from lpt.run_dir import goes_on_with
 
 logger = logging.getLogger(__name__)
 _NO_YAML = (YAMLError, OmegaConfBaseException)
@@ -198,8 +199,8 @@ class Preemption(Callback):
     """Ends a run with a checkpoint when a cluster asks for the machine.
 
     SIGTERM and SIGUSR1 are answered after the optimizer step at hand: the state is saved as last
-    checkpoint, and the process exits with status 75, so that the same command with resume=auto goes
-    on. Before and after the training there is nothing to save, and the process ends at once.
+    checkpoint, and the process exits with status 75; the same command with resume goes on. Before
+    and after the training there is nothing to save, and the process ends at once.
 
     Args:
         folder: Where the checkpoints are.
@@ -260,5 +261,6 @@ class Preemption(Callback):
 
     def _exit(self) -> NoReturn:
         name = signal.Signals(self.asked).name if self.asked is not None else "a signal"
-        logger.warning("Stopped by %s; the same command with resume=auto goes on.", name)
+        more = goes_on_with(self.folder.parent)
+        logger.warning("Stopped by %s; the same command with %s goes on.", name, more)
         raise SystemExit(PREEMPTED)

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config import Config
-from lpt.errors import fail
+from lpt.errors import RunError, fail
 from lpt.results import ADAPTER, CONFIG, FINISHED, PROGRESS
 
 # Set by the first process; the others run the same command and share its folder.
@@ -103,6 +103,33 @@ def in_use(folder: Path) -> bool:
 def left_behind(run_dir: Path) -> list[Path]:
     """What an earlier run left in a folder."""
     return [path for pattern in _LEFT_BEHIND for path in sorted(run_dir.glob(pattern))]
+
+
+@contextmanager
+def faults_told(run_dir: Path | None) -> Iterator[None]:
+    """Say what is to be done about a full disk or a folder that is gone.
+
+    Args:
+        run_dir: Of the run; None before there is one.
+
+    Raises:
+        RunError: Within the block, the machine did not do as it should.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of a library, which has its own reasons
+            raise
+        what = f"{error.filename or run_dir or 'runs'}: {error.strerror or error}. "
+        if run_dir is None:
+            raise RunError(f"{what}Nothing was begun.") from error
+        todo = f"Mend that; then the same command with {goes_on_with(run_dir)} goes on."
+        raise RunError(f"{what}What was saved before is as it was. {todo}") from error
+
+
+def goes_on_with(run_dir: Path) -> str:
+    """What is to be added to the command of a run that was interrupted."""
+    return f"resume={run_dir}"
 
 
 class _LogFile(logging.FileHandler):

@@ -20,6 +20,9 @@ STATE: dict[str, Any] = {
     "global_step": 6,
     "callbacks": {"best": {"best_model_path": "run/checkpoints/best.ckpt"}, "meter": {}},
     "state_dict": {"model.generator.up.weight": torch.arange(500.0)},
+    "loops": {},
+    "optimizer_states": [],
+    "lr_schedulers": [],
 }
 
 
@@ -100,6 +103,18 @@ def test_nothing_is_run_and_nothing_unpacked(
         with pytest.raises(ValueError, match=r"\S"):
             read_checkpoint(tmp_path / name)
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("part", STATE)
+def test_what_is_no_state_is_refused(tmp_path: Path, part: str) -> None:
+    for other in ("text", [None], {"a": "b"}, None):
+        if type(other) is not type(STATE[part]) or part == "state_dict":
+            torch.save({**STATE, part: other}, tmp_path / LAST)
+            with pytest.raises(ValueError, match=part):
+                read_checkpoint(tmp_path / LAST)
+    torch.save({name: of for name, of in STATE.items() if name != part}, tmp_path / LAST)
+    with pytest.raises(ValueError, match=part):
+        read_checkpoint(tmp_path / LAST)
 
 
 def test_what_was_damaged_under_a_run_is_told(content: bytes, scratch: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lpt.checkpoints import read_checkpoint
@@ -82,7 +83,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(
     checkpoints = tmp_path / "broken" / "checkpoints"
     with no_room() as limit:
         before_step(step, lambda: limit(4096))
-        with pytest.raises(RunError, match=r"best\.ckpt: File too large.*resume=auto goes on"):
+        with pytest.raises(RunError, match=r"best\.ckpt: File too large.*resume=\S+broken goes on"):
             run(config)
     assert unfinished(tmp_path / "broken") == []
     states = {file.name: read_checkpoint(file) for file in checkpoints.glob("*")}
@@ -167,6 +168,30 @@ def test_the_best_state_that_is_gone_ends_a_run(
         run(config)
     with pytest.raises(ConfigError, match="the state that is to be tested, is missing"):
         run(config)
+
+
+WEIGHT = "model.generator.up.weight"
+FOREIGN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "less": (lambda state: state.pop(WEIGHT), f"lacks {WEIGHT}"),
+    "more": (lambda state: state.update(other=state[WEIGHT]), "has other, which does not train"),
+    "bent": (lambda state: state.update({WEIGHT: state[WEIGHT][1:]}), rf"has {WEIGHT} of shape \("),
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN)
+def test_a_state_of_another_run_is_refused(toy: MakeConfig, tmp_path: Path, change: str) -> None:
+    config = broken(toy, tmp_path)
+    run(config)
+    (tmp_path / "broken" / "metrics.json").unlink()
+    file = tmp_path / "broken" / "checkpoints" / "last.ckpt"
+    state = torch.load(file, weights_only=True)
+    alter, told = FOREIGN[change]
+    alter(state["state_dict"])
+    torch.save(state, file)
+    before = file.read_bytes()
+    with pytest.raises(RunError, match=rf"{file} is of another run: it .*{told}"):
+        run(config)
+    assert file.read_bytes() == before
 
 
 def test_a_cache_that_is_gone_under_a_run_costs_nothing(
