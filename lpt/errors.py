@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,13 @@ CTRL_C = 130
 PREEMPTED = 75  # interrupted by a signal, to be started again (EX_TEMPFAIL)
 
 _SHOWN_ROWS = 5
+
+
+def killed_by(status: int) -> str:
+    """What a negative exit status says: the signal that ended the process, by its name."""
+    known = {number.value: number.name for number in signal.Signals}
+    name = known.get(-status, f"signal {-status}")  # real-time ones have no names
+    return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,24 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lpt.config import Config
 from lpt.errors import Problems, did_you_mean
+from lpt.hydra_settings import check_hydras, is_hydras, without_flags
 
 
 def check_overrides(arguments: Sequence[str], conf: Path, *, multirun: bool = True) -> None:
     """Check group choices, keys and value types of the command line.
 
     Args:
-        arguments: Command line without the program's name; flags (`-m`, `--help`) are Hydra's own.
+        arguments: Command line without the program's name.
         conf: Folder of the configuration groups.
         multirun: Whether keys may have several values.
 
     Raises:
-        ConfigError: An unknown choice or key, or a value of the wrong type.
+        ConfigError: An unknown choice, key or flag, or a value of the wrong type.
     """
     problems = Problems()
     groups, keys = config_groups(conf), schema_keys(Config)
     schema = OmegaConf.structured(Config)
-    for argument in _without_flags(arguments):
+    for argument in without_flags(arguments, problems):
         try:
             override = OverridesParser.create().parse_override(several(argument))
         except HydraException as error:
@@ -40,12 +41,13 @@ def check_overrides(arguments: Sequence[str], conf: Path, *, multirun: bool = Tr
             continue
         name = override.key_or_group
         if _CLASS in argument:
-            todo = "put it into a file of your own: --config-dir=FOLDER"
+            todo = "leave it out: groups choose what a run is made of, as prompt=npg does"
             problems.add(argument, f"names a class ({_CLASS})", "settings", todo)
-            continue
-        if name.split(".")[0] == "hydra" or name.startswith("hydra/"):
-            continue
-        if override.is_sweep_override() and not multirun:
+        elif is_hydras(override):
+            check_hydras(override, conf, problems)
+        elif override.package is not None:
+            problems.add(name, argument, f"{name}=VALUE", "leave out what is behind @")
+        elif override.is_sweep_override() and not multirun:
             given = argument.partition("=")[2]
             problems.add(name, f"{given} for a single run", "one value", f"for several: {MULTIRUN}")
         elif name in groups:
@@ -66,20 +68,6 @@ def config_groups(conf: Path) -> dict[str, list[str]]:
     return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
 
 
-def _without_flags(arguments: Sequence[str]) -> Iterator[str]:
-    """The overrides among the arguments; Hydra's flags are passed over with their values."""
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in _FLAGS_WITH_VALUE:
-            next(rest, None)
-        elif not argument.startswith("-"):
-            yield argument
-
-
-_FLAGS_WITH_VALUE = (
-    *("-c", "--cfg", "-p", "--package", "-i", "--info", "-cn", "--config-name"),
-    *("-cp", "--config-path", "-cd", "--config-dir", "--experimental-rerun"),
-)
 _CLASS = "_target_"  # by which Hydra makes whatever object is named
 # Groups whose choices combine; of any other, one is chosen.
 _SEVERAL = ("logger",)

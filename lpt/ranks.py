@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from lpt.errors import PREEMPTED, ConfigError, RunError
+from lpt.errors import PREEMPTED, ConfigError, RunError, killed_by
 
 logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -82,10 +81,7 @@ class End(NamedTuple):
     def with_status(cls, rank: int, status: int) -> Self:
         """By the exit status of its process, negative for a signal."""
         if status < 0:
-            known = {number.value: number.name for number in signal.Signals}
-            name = known.get(-status, f"signal {-status}")  # real-time ones have no names
-            memory = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
-            return cls(rank, 1, f"was killed by {name}{memory}")
+            return cls(rank, 1, f"was {killed_by(status)}")
         if status == PREEMPTED:
             return cls(rank, status, "was stopped by a signal")
         return cls(rank, status or 1, f"ended before the others, with status {status}")

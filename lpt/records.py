@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import stat
+import sys
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -12,24 +16,62 @@ from lpt.errors import Problems
 from lpt.limits import check_limits
 
 _T = TypeVar("_T")
-_MAX_BYTES = 1 << 20
+DESCRIPTION, RECORD, ROWS = 1 << 20, 1 << 26, 1 << 30
+"""Bytes that a file may have: one that describes another, the record of a run or sweep, which grows
+with its steps, and a list of the rows of data sets."""
+_MAX_DEPTH = 64
 _SHOWN = 60
 
 
-def read_json(file: Path) -> Any:
-    """The content of a small JSON file.
+def read_json(file: Path, at_most: int = DESCRIPTION) -> Any:
+    """The content of a JSON file, whose texts can be written again and whose numbers are floats'.
+
+    Not a number and infinity, which Python's JSON has, are not refused here.
+
+    Args:
+        file: The file.
+        at_most: Bytes it may have.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is too large, or not JSON.
     """
-    size = file.stat().st_size
-    if size > _MAX_BYTES:
-        raise ValueError(f"{size:,} bytes, more than {_MAX_BYTES:,}")
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("no file")  # a pipe would be waited for
+    if status.st_size > at_most:
+        raise ValueError(f"{status.st_size:,} bytes, more than {at_most:,}")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    _check_values(content)
+    return content
+
+
+def _check_values(content: Any) -> None:
+    """Refuse what is JSON, but breaks what it is used for."""
+    level = [content]
+    for _ in range(_MAX_DEPTH):
+        for value in level:
+            if isinstance(value, str):
+                value.encode()  # half a surrogate pair cannot be written to any file
+            elif isinstance(value, int) and abs(value) > sys.float_info.max:
+                raise ValueError("a number of more than 308 digits")
+        level = [part for value in level for part in _parts(value)]
+    if level:
+        raise ValueError("nested too deeply")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else ()
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number that can be computed with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def to_record(kind: type[_T], content: Any, where: str, problems: Problems) -> _T | None:
@@ -82,8 +124,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(one, inner[1]) for one in value.values())
-    if hint is float and type(value) is int:
-        return True
+    if hint is float:
+        return is_number(value)
     return type(value) is hint  # a bool is no number here
 
 

@@ -102,7 +102,7 @@ def print_table(metrics: Mapping[str, Any], console: Console) -> None:
         "late prompt": trained,
     }
     for row, scores in rows.items():
-        cells = [f"{scores[split][name]:.3f}" for split, name in shown]
+        cells = [_score(scores.get(split), name) for split, name in shown]
         table.add_row(row, *cells, style="bold" if row == "late prompt" else None)
     console.print(table)
     trainable, total = metrics["parameters"]["trainable"], metrics["parameters"]["total"]
@@ -115,6 +115,10 @@ def print_table(metrics: Mapping[str, Any], console: Console) -> None:
     origin = metrics["protocol"]["origin"]
     console.print("; ".join(f"{split}: {where}" for split, where in origin.items()))
     console.print(f"everything is in {metrics['run_dir']}")
+
+
+def _score(scores: Mapping[str, float] | None, name: str) -> str:
+    return f"{scores[name]:.3f}" if scores and name in scores else ""
 
 
 def describe_prompt(metrics: Mapping[str, Any]) -> str:

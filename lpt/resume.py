@@ -7,7 +7,6 @@ the last checkpoint are done again, and come out the same.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import signal
@@ -30,8 +29,10 @@ from yaml import YAMLError
 from lpt.checkpoints import FOLDER, LAST, latest_state, saved
 from lpt.config import Config
 from lpt.data.splits import SPLIT
-from lpt.errors import PREEMPTED, Problems, fail
+from lpt.errors import PREEMPTED, ConfigError, Problems, fail
 from lpt.ranks import gather
+from lpt.records import ROWS, read_json
+from lpt.report.check import read_metrics
 from lpt.results import CONFIG, FINISHED
 from lpt.run_dir import goes_on_with
 
@@ -69,15 +70,14 @@ def finished_metrics(config: Config) -> dict[str, Any] | None:
     if folder is None:
         return None
     file = Path(folder) / FINISHED
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
-        metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        _ = metrics["test"], metrics["speed"], metrics["parameters"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        return read_metrics(file)
+    except ConfigError as error:
+        given = f"{file} is damaged ({error.problems[0].given})"
         todo = "remove that file: the end of the run is made again"
-        raise fail("resume", f"{file} is damaged ({error})", f"a whole {FINISHED}", todo) from error
-    return metrics
+        raise fail("resume", given, f"a whole {FINISHED}", todo) from error
 
 
 def find_earlier(config: Config, resolved: Config, split: Mapping[str, Any]) -> Earlier | None:
@@ -105,7 +105,7 @@ def _refuse_other(run_dir: Path, resolved: Config, split: Mapping[str, Any]) -> 
     problems = Problems()
     try:
         begun = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
-        begun_split = json.loads((run_dir / SPLIT).read_text(encoding="utf-8"))["sha256"]
+        begun_split = read_json(run_dir / SPLIT, ROWS)["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError, *_NO_YAML) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise fail("resume", f"{run_dir}: {reason}", f"a run with {CONFIG} and {SPLIT}") from error

@@ -27,7 +27,13 @@ def metrics(
         "task": task,
         "model": {"name": "roberta-base", "path": "models/roberta-base", "dropout": "above"},
         "prompt": {"kind": "npg", "layer": 4, "length": 5, "bottleneck": 128, "lr": 0.003},
-        "protocol": {"name": "kshot", "split_sha256": f"{task}{seed}"},
+        "run_dir": "runs/made-up",
+        "protocol": {
+            "name": "kshot",
+            "data_seed": seed,
+            "split_sha256": f"{task}{seed}",
+            "origin": {"test": "official test set"},
+        },
         "data": {"protocol": "kshot", "k": 16, "seed": seed, "root": "data", "num_workers": 0},
         "optim": {"lr": 0.003, "weight_decay": 0.1, "schedule": "linear"},
         "trainer": {"max_steps": 100, "precision": "32-true"},
@@ -37,7 +43,11 @@ def metrics(
         "selection": {"metric": name, "step": 50, "value": dev},
         "dev": {name: dev},
         "majority": {"dev": {name: 0.5}, "test": {name: 0.51}},
-        "speed": {"train_seconds": seconds, "examples_per_second": 100 * 32 / seconds},
+        "speed": {
+            "train_seconds": seconds,
+            "examples_per_second": 100 * 32 / seconds,
+            "total_seconds": 2 * seconds,
+        },
         "peak_memory_mb": {"before_training": 600.0, "training": memory},
         "environment": {
             "versions": {"python": "3.11.7", "lpt": "0.1.0", "torch": "2.13.0"},

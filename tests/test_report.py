@@ -299,7 +299,11 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 
 def test_one_metric_selects(tmp_path: Path) -> None:
     write_run(tmp_path / "a", metrics())
-    other = {"dev": {"f1": 0.5}, "dev_history": [], "selection": {"metric": "f1"}}
+    other = {
+        "dev": {"f1": 0.5},
+        "dev_history": [],
+        "selection": {"metric": "f1", "step": 5, "value": 0.5},
+    }
     write_run(tmp_path / "b", metrics(seed=21) | other)
     with pytest.raises(ConfigError, match="selected by accuracy and by f1"):
         study_of(tmp_path)

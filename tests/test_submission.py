@@ -12,6 +12,7 @@ import pytest
 from lpt.data import submission
 from lpt.data.submission import SUITES, Entry, Made, make_submission
 from lpt.errors import ConfigError
+from tests import runs
 from tests.conftest import Compose
 
 ENTRIES = {entry.file: entry for entries in SUITES.values() for entry in entries}
@@ -43,11 +44,8 @@ def finished(
     lines = ["\t".join(columns), *("\t".join(row) for row in zip(*columns.values(), strict=True))]
     name = "predictions.tsv" if set_name == "test" else f"predictions-{set_name}.tsv"
     (folder / name).write_text("\n".join(lines) + "\n")
-    metrics = {
-        "task": task,
-        "selection": {"value": dev},
-        "protocol": {"origin": {"test": origin, set_name: origin}},
-    }
+    origins = {"test": origin, set_name: origin}
+    metrics = runs.metrics(task=task, dev=dev, protocol__origin=origins)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
@@ -174,7 +172,7 @@ def test_one_run_fills_all_files_of_its_task(
     finished(kshot, "mnli", ["neutral"], dev=0.9, origin="official dev set")
     finished(kshot, "mnli", ["neutral"] * 2, set_name="test_mismatched", dev=0.9)
     origin = {"test": "official dev set", "test_mismatched": "official test_mismatched set"}
-    metrics = {"task": "mnli", "selection": {"value": 0.9}, "protocol": {"origin": origin}}
+    metrics = runs.metrics(task="mnli", dev=0.9, protocol__origin=origin)
     (kshot / "metrics.json").write_text(json.dumps(metrics))
     made = by_file(make_submission([kshot, full], tmp_path / "out"))
     assert {made[file].run for file in ("MNLI-m.tsv", "MNLI-mm.tsv")} == {full}

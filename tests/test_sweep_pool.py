@@ -17,9 +17,8 @@ from lpt.sweep import pool, process
 from lpt.sweep.job import DONE, FAILED, INTERRUPTED, OUTPUT, WAITING, Job
 from lpt.sweep.pool import places, run_pool, visible_gpus
 from lpt.sweep.process import Process, own_progress_bars, start_fresh
-from tests.processes import SECONDS, alive, shell, until
+from tests.processes import FINISH, SECONDS, alive, shell, until
 
-FINISH = "echo '{}' > metrics.json"
 SHOW = "echo gpus=$CUDA_VISIBLE_DEVICES threads=$OMP_NUM_THREADS"
 POLITE = "trap 'exit 75' TERM; echo $$ > begun; while :; do sleep 0.02; done"
 DEAF = "trap '' TERM; echo $$ > begun; while :; do sleep 0.02; done"

@@ -17,6 +17,7 @@ from lpt.data.sources import Source
 from lpt.data.tasks import Examples, Task
 from lpt.data.templates import Template
 from lpt.errors import ConfigError, HubError, Problems, fail
+from lpt.records import ROWS, read_json
 
 logger = logging.getLogger(__name__)
 DEV_K = 1000
@@ -238,7 +239,7 @@ def read_description(file: Path) -> dict[str, Any]:
     if file.is_dir():  # of a run
         file /= SPLIT
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file, ROWS)
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']}")
         if content["kind"] not in ("masked", "causal"):
@@ -247,7 +248,7 @@ def read_description(file: Path) -> dict[str, Any]:
         _ = content["task"]
         for part in content["sets"].values():
             _ = part["sha256"], [operator.index(row) for row in part["rows"]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         given = f"{file} is no split file ({type(error).__name__}: {error})"
         todo = "runs leave one, and python -m lpt.data kshot writes them"
         raise fail("data.verify", given, f"a {SPLIT}, format {_FORMAT}", todo) from error

@@ -17,6 +17,7 @@ from lpt.data.splits import OFFICIAL
 from lpt.data.tables import read_table
 from lpt.errors import ConfigError, Problems, fail
 from lpt.files import write_atomically
+from lpt.report.check import read_metrics
 from lpt.results import FINISHED, predictions_file
 
 Row = Mapping[str, str]
@@ -202,11 +203,12 @@ def _read_runs(runs: Sequence[Path]) -> tuple[dict[str, Run], list[Path]]:
     skipped = []
     for run in runs:
         try:
-            metrics = json.loads((run / FINISHED).read_text(encoding="utf-8"))
-            origin, dev = metrics["protocol"]["origin"], metrics["selection"]["value"]
-            finished.append(Run(run, str(metrics["task"]), float(dev), dict(origin)))
-        except (OSError, ValueError, KeyError, TypeError):
+            metrics = read_metrics(run / FINISHED)
+        except ConfigError:
             skipped.append(run)
+        else:
+            origin, dev = metrics["protocol"]["origin"], float(metrics["selection"]["value"])
+            finished.append(Run(run, metrics["task"], dev, origin))
     if not finished:
         problems = Problems()
         for run in skipped:

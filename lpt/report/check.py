@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from lpt.errors import fail
+from lpt.records import RECORD, is_number, read_json
 
 _NUMBER = (int, float)
 _NEEDED: Mapping[str, tuple[type, ...]] = {
     "task": (str,),
+    "run_dir": (str,),
     "model": (dict,),
     "model.name": (str,),
     "prompt": (dict,),
     "prompt.kind": (str,),
     "prompt.layer": (int,),
+    "protocol": (dict,),
+    "protocol.data_seed": (int,),
+    "protocol.split_sha256": (str,),
+    "protocol.origin": (dict,),
     "data": (dict,),
     "data.seed": (int,),
     "optim": (dict,),
@@ -21,6 +30,8 @@ _NEEDED: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "selection": (dict,),
     "selection.metric": (str,),
+    "selection.step": (int,),
+    "selection.value": _NUMBER,
     "dev": (dict,),
     "test": (dict, type(None)),
     "extra": (dict,),
@@ -30,13 +41,39 @@ _NEEDED: Mapping[str, tuple[type, ...]] = {
     "speed": (dict,),
     "speed.train_seconds": _NUMBER,
     "speed.examples_per_second": _NUMBER,
+    "speed.total_seconds": _NUMBER,
     "peak_memory_mb": (dict,),
     "peak_memory_mb.training": _NUMBER,
     "parameters": (dict,),
     "parameters.trainable": _NUMBER,
+    "parameters.total": _NUMBER,
+    "cache": (dict,),
+    "cache.seconds": _NUMBER,
     "environment": (dict,),
+    "environment.versions": (dict,),
 }
+_SETTINGS = ("model", "prompt", "data", "optim", "trainer")
 _SHOWN = 4
+
+
+def read_metrics(file: Path) -> dict[str, Any]:
+    """The metrics.json of a run.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
+    try:
+        metrics: Any = read_json(file, RECORD)
+    except (OSError, ValueError) as error:
+        todo = "remove the file, or run the job again"
+        raise fail(str(file), f"cannot be read: {error}", "JSON", todo) from error
+    wrong = faults(metrics)
+    if wrong:
+        todo = "remove the file, or name folders without it"
+        given, allowed = "; ".join(wrong), "what lpt writes at the end of a run"
+        raise fail(str(file), given, allowed, todo)
+    checked: dict[str, Any] = metrics
+    return checked
 
 
 def faults(metrics: Any) -> list[str]:
@@ -58,8 +95,8 @@ def _fault(metrics: dict[str, Any], key: str, kinds: tuple[type, ...]) -> str:
             return f"no {key}" if part in key.split(".")[-1:] else ""
         at = at[part]
     right = isinstance(at, kinds) and not isinstance(at, bool)
-    if right and kinds == _NUMBER and not math.isfinite(at):
-        right = False
+    if kinds == _NUMBER:
+        right = is_number(at)
     return "" if right else f"{key} is {_short(at)}"
 
 
@@ -73,6 +110,12 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
         for name, scores in sets.items()
         if scores is not None and not _all_numbers(scores)
     ]
+    found += [
+        f"{section}.{key} is {_short(value)}"
+        for section in _SETTINGS
+        for key, value in metrics[section].items()
+        if isinstance(value, float) and math.isnan(value)
+    ]
     metric = metrics["selection"]["metric"]
     if metric not in metrics["dev"]:
         found.append(f"no dev.{metric}, which selected the checkpoint")
@@ -81,9 +124,7 @@ def _scores(metrics: dict[str, Any]) -> list[str]:
 
 
 def _all_numbers(scores: Any) -> bool:
-    return isinstance(scores, dict) and all(
-        isinstance(value, _NUMBER) and math.isfinite(value) for value in scores.values()
-    )
+    return isinstance(scores, dict) and all(map(is_number, scores.values()))
 
 
 def _short(value: Any) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lpt.errors import ConfigError, Problems, fail
-from lpt.report.check import faults
+from lpt.errors import Problems, fail
+from lpt.records import RECORD, is_number, read_json
+from lpt.report.check import read_metrics
 from lpt.report.folders import FINISHED, JOB, SWEEP, Found
 
 Value = str | int | float | bool | None
@@ -129,22 +130,12 @@ def _all(folders: Iterable[Path], one: Callable[[Path], _T], problems: Problems)
 
 def _read_run(folder: Path, job: Job | None) -> Run:
     file = folder / FINISHED
-    metrics = _load(file)
-    wrong = faults(metrics)
-    if wrong:
-        raise ConfigError(wrong_file(file, wrong))
+    metrics = read_metrics(file)
+    finished = datetime.fromtimestamp(file.stat().st_mtime).astimezone()
     if job is not None and job.started is not None and job.seconds is not None:
-        finished = job.started + timedelta(seconds=job.seconds)
-    else:
-        finished = datetime.fromtimestamp(file.stat().st_mtime).astimezone()
+        with suppress(OverflowError):  # no date has so many digits
+            finished = job.started + timedelta(seconds=job.seconds)
     return Run(folder, _flat(metrics), metrics, finished, job)
-
-
-def wrong_file(file: Path, wrong: Iterable[str]) -> Any:
-    """The one problem of a metrics.json that holds something else than a run."""
-    given = "; ".join(wrong)
-    todo = "remove the file, or name folders without it"
-    return fail(str(file), given, "what lpt writes at the end of a run", todo).problems
 
 
 def _flat(metrics: Mapping[str, Any]) -> dict[str, Value]:
@@ -163,7 +154,7 @@ def _read_job(folder: Path) -> Job:
     started = job.get("started")
     try:
         begun = datetime.fromisoformat(started).astimezone() if started else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         begun = None
     return Job(
         folder=folder,
@@ -178,7 +169,7 @@ def _read_job(folder: Path) -> Job:
 
 
 def _finite(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return float(value) if is_number(value) else None  # type: ignore[arg-type]
 
 
 def _read_sweep(folder: Path) -> Sweep:
@@ -190,16 +181,12 @@ def _read_sweep(folder: Path) -> Sweep:
 
 
 def _mapping(file: Path, needed: Iterable[str]) -> dict[str, Any]:
-    content = _load(file)
+    try:
+        content = read_json(file, RECORD)
+    except (OSError, ValueError) as error:
+        todo = "remove the file, or run the job again"
+        raise fail(str(file), f"cannot be read: {error}", "JSON", todo) from error
     if not isinstance(content, dict) or any(key not in content for key in needed):
         allowed = f"an object with {', '.join(needed)}"
         raise fail(str(file), "something else", allowed, "remove the file, or mend it")
     return content
-
-
-def _load(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        todo = "remove the file, or run the job again"
-        raise fail(str(file), f"cannot be read: {error}", "JSON", todo) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections import Counter
@@ -18,6 +17,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from lpt.errors import Problems
+from lpt.records import RECORD, read_json, to_record
 from lpt.results import PROGRESS
 from lpt.sweep.job import DONE, FAILED, INTERRUPTED, PRUNED, RUNNING, WAITING, Job
 
@@ -44,6 +45,15 @@ class Seen:
     scores: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Progress:
+    """What progress.json says."""
+
+    metric: str
+    steps: int
+    dev_history: list[dict[str, float]]
+
+
 def look(folder: Path) -> Seen | None:
     """See how the job of a folder stands."""
     job = Job.read(folder)
@@ -52,12 +62,14 @@ def look(folder: Path) -> Seen | None:
     if job.state == WAITING:
         return Seen(job)
     try:
-        known: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-        scores = tuple(entry[known["metric"]] for entry in known["dev_history"])
-        step = known["dev_history"][-1]["step"] if scores else 0
-        return Seen(job, step, known["steps"], scores)
-    except (OSError, ValueError, KeyError):  # it has not come so far
+        known = to_record(_Progress, read_json(folder / PROGRESS, RECORD), "", Problems())
+        if known is None:
+            return Seen(job)
+        scores = tuple(entry[known.metric] for entry in known.dev_history)
+        step = int(known.dev_history[-1]["step"]) if scores else 0
+    except (OSError, ValueError, KeyError):  # it has not come so far, or the file is damaged
         return Seen(job)
+    return Seen(job, step, known.steps, scores)
 
 
 class Board:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from lpt.config import SweepConfig
 from lpt.errors import fail
 from lpt.files import write_atomically
+from lpt.records import RECORD, read_json
 from lpt.sweep.plan import Point
 from lpt.sweep.record import CSV, JSONL
 from lpt.sweep.search import STUDY
@@ -86,7 +87,7 @@ def _refuse_other(folder: Path, config: SweepConfig, space: Space, *, overwrite:
     if overwrite:
         return
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
+        known = read_json(file, RECORD)
         same = {key: known[key] for key in _identity(config, space)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         todo = "start anew with overwrite=true, or take another sweep.dir"

@@ -16,8 +16,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from lpt.errors import PREEMPTED
+from lpt.errors import PREEMPTED, ConfigError, Problems, fail, killed_by
 from lpt.files import write_atomically
+from lpt.limits import limited
+from lpt.records import RECORD, read_json, to_record
+from lpt.report.check import read_metrics
 from lpt.results import FINISHED
 from lpt.run_dir import SAVING_SECONDS, in_use
 from lpt.sweep.process import Process, ask_to_end, kill, start_fresh
@@ -27,6 +30,7 @@ _PRUNE = "prune"  # its presence asks a job to end, because others do better
 _POLL_SECONDS = 0.1
 _TAIL_BYTES = 1 << 16
 _REASON_CHARACTERS = 1000
+_AGAIN = "start the same sweep again: it writes the record anew, and the run goes on"
 
 _PROMPT = "$ "  # before the command in the output, once for each attempt
 _ERROR = re.compile(r"[\w.]+(Error|Exception|Interrupt)\b")  # the end of a traceback
@@ -34,10 +38,11 @@ Start = Callable[[Sequence[str], Path, Path | None, Mapping[str, str]], Process]
 
 WAITING, RUNNING = "waiting", "running"
 DONE, FAILED, INTERRUPTED, PRUNED = "finished", "failed", "interrupted", "pruned"
+_STATES = (WAITING, RUNNING, DONE, FAILED, INTERRUPTED, PRUNED)
 
 
 @dataclass
-class Job:
+class _Record:
     """What job.json says.
 
     Attributes:
@@ -59,16 +64,22 @@ class Job:
     name: str
     settings: dict[str, str]
     arguments: list[str]
-    devices: int = 1
+    devices: int = limited(1, ge=1)
     gpu: bool = True
-    state: str = WAITING
+    state: str = limited(WAITING, choices=_STATES)
     reason: str | None = None
-    attempts: int = 0
+    attempts: int = limited(0, ge=0)
     started: str | None = None
-    seconds: float = 0.0
+    seconds: float = limited(0.0, ge=0)
     exit_status: int | None = None
     host: str | None = None
     device: str | None = None
+
+
+@dataclass
+class Job(_Record):
+    """A job as its record has it, and the folder that it is in."""
+
     folder: Path = field(default=Path(), compare=False)
 
     @property
@@ -78,18 +89,28 @@ class Job:
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """What its metrics.json says; None if it has not finished, or that cannot be read."""
+        """What its metrics.json says; None if it has not finished, or that file is damaged."""
+        return self.result(Problems())
+
+    def result(self, problems: Problems) -> dict[str, Any] | None:
+        """The same; damage is noted."""
+        file = self.folder / FINISHED
+        if not file.exists():
+            return None
         try:
-            known: dict[str, Any] = json.loads((self.folder / FINISHED).read_text(encoding="utf-8"))
-            return known
-        except (OSError, ValueError):
+            return read_metrics(file)
+        except ConfigError as error:
+            problems.take(error)
             return None
 
     def settle(self) -> None:
-        """Mend the state that a sweep left which was killed itself."""
-        if self.metrics is not None and self.state != DONE:
+        """Mend the state that a sweep left which was killed itself, or whose files were damaged."""
+        finished = self.metrics is not None
+        if finished and self.state != DONE:
             self.state, self.reason = DONE, None
-        elif self.metrics is None and self.state == RUNNING and not in_use(self.folder):
+        elif not finished and self.state == DONE:
+            self.state, self.reason = INTERRUPTED, f"{FINISHED} is gone or damaged"
+        elif not finished and self.state == RUNNING and not in_use(self.folder):
             self.state = INTERRUPTED
         else:
             return
@@ -103,14 +124,32 @@ class Job:
         write_atomically(self.folder / JOB, json.dumps(known, indent=2) + "\n")
 
     @classmethod
-    def read(cls, folder: Path) -> Job | None:
-        """The job in a folder; None if there is none that can be read."""
+    def read(cls, folder: Path, problems: Problems | None = None) -> Job | None:
+        """The job in a folder; None if there is none, or if its record is damaged.
+
+        Args:
+            folder: Of the job.
+            problems: Damage is noted there.
+        """
+        file, wrong = folder / JOB, Problems()
         try:
-            known = json.loads((folder / JOB).read_text(encoding="utf-8"))
-            known.pop("command")
-            return cls(**known, folder=folder)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            known: Any = read_json(file, RECORD)
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            wrong.add(f"cannot be read: {error}", "")
+        else:
+            if isinstance(known, dict):
+                known.pop("command", None)
+            record = to_record(_Record, known, "", wrong)
+            if record is not None and record.name == folder.name:
+                return cls(**vars(record), folder=folder)
+            if record is not None:
+                wrong.add("name", repr(record.name))
+        if problems is not None:
+            given = "; ".join(f"{one.where}: {one.given}".strip(": ") for one in wrong.found)
+            problems.add(str(file), given[:_REASON_CHARACTERS], "what a sweep wrote", _AGAIN)
+        return None
 
 
 @dataclass
@@ -134,6 +173,9 @@ def run_job(
 
     Nothing that happens to the process is an error here: it becomes the job's state.
 
+    Raises:
+        ConfigError: There is no whole job.json.
+
     Args:
         folder: Holds job.json.
         cwd: Working directory; None: this process's.
@@ -142,8 +184,11 @@ def run_job(
         stop: Asks to end the job early.
         start: Makes the process.
     """
-    job = Job.read(folder)
-    assert job is not None, folder
+    problems = Problems()
+    job = Job.read(folder, problems)
+    problems.raise_if_any()
+    if job is None:
+        raise fail(str(folder / JOB), "is gone", "what a sweep wrote", _AGAIN)
     if job.metrics is not None or (stop is not None and stop.asked.is_set()):
         return job
     (folder / _PRUNE).unlink(missing_ok=True)
@@ -226,6 +271,10 @@ def _outcome(job: Job, stop: Stop | None) -> tuple[str, str | None]:
         return INTERRUPTED, None if _stopped(stop) else "by a signal from outside the sweep"
     if _stopped(stop) and job.exit_status == -signal.SIGKILL:
         return INTERRUPTED, None
+    problems = Problems()
+    job.result(problems)
+    if job.exit_status == 0 and problems.found:  # the run itself found nothing wrong
+        return FAILED, ConfigError(problems.found).listing[:_REASON_CHARACTERS]
     return FAILED, _reason(job)
 
 
@@ -233,8 +282,7 @@ def _reason(job: Job) -> str:
     """Why a job failed, from its exit status and the end of its output."""
     status = job.exit_status
     if status is not None and status < 0:
-        name = signal.Signals(-status).name
-        return f"killed by {name}" + (", perhaps for want of memory" if status == -9 else "")
+        return killed_by(status)
     lines = _last_lines(job.folder / OUTPUT)
     heads = [i for i, line in enumerate(lines) if line.endswith("nothing was started.")]
     errors = [line for line in lines if _ERROR.match(line)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -10,9 +11,11 @@ from queue import SimpleQueue
 
 import torch
 
+from lpt.errors import ConfigError
 from lpt.sweep.job import Job, Stop, run_job
 from lpt.sweep.process import Forked, start_fresh
 
+logger = logging.getLogger(__name__)
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS"
 Place = tuple[str, ...]  # ids of GPUs; none: the CPU
@@ -47,27 +50,29 @@ def run_pool(folders: Sequence[Path], at_a_time: int | None) -> None:
     Raises:
         KeyboardInterrupt: It was asked to stop; by then all jobs have ended.
     """
-    jobs = [job for job in map(Job.read, folders) if job is not None]
+    jobs = [job for job in map(Job.read, folders) if job is not None]  # others: see `one`
     gpus = visible_gpus() if any(job.gpu for job in jobs) else []
     free: SimpleQueue[Place] = SimpleQueue()
-    all_places = places(at_a_time, max(job.devices for job in jobs), gpus)
+    all_places = places(at_a_time, max((job.devices for job in jobs), default=1), gpus)
     for place in all_places:
         free.put(place)
     stop, threads = Stop(), ThreadPoolExecutor(len(all_places))
     # Lightning starts the other ranks of a job by its command line, which a forked one has not.
     alone = {job.folder: job.devices == 1 for job in jobs}
 
-    def one(folder: Path) -> Job:
+    def one(folder: Path) -> None:
         place = free.get()
         try:
             surroundings = _environment(place, len(all_places))
             device = f"GPU {','.join(place)}" if place else "CPU"
-            start = Forked if alone[folder] else start_fresh
-            return run_job(folder, environment=surroundings, device=device, stop=stop, start=start)
+            start = Forked if alone.get(folder) else start_fresh
+            run_job(folder, environment=surroundings, device=device, stop=stop, start=start)
+        except ConfigError as error:  # its record was damaged meanwhile: the others go on
+            logger.error("%s", error)
         finally:
             free.put(place)
 
-    running: list[Future[Job]] = []
+    running: list[Future[None]] = []
     try:
         running += [threads.submit(one, folder) for folder in folders]
         _finish(running)
@@ -83,7 +88,7 @@ def run_pool(folders: Sequence[Path], at_a_time: int | None) -> None:
         threads.shutdown(cancel_futures=True)
 
 
-def _finish(running: Sequence[Future[Job]]) -> None:
+def _finish(running: Sequence[Future[None]]) -> None:
     wait(running, return_when=FIRST_EXCEPTION)
     for future in running:
         future.result()

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lpt.config import Config, SweepConfig
+from lpt.errors import ConfigError, Problems
 from lpt.report import write_report
 from lpt.run_dir import in_use
 from lpt.sweep.board import Board, Seen
@@ -49,6 +50,7 @@ class Sweep:
         first: Configuration of the first job, for what all have in common.
         names: Of the jobs that there are, in order.
         noted: How many of them had ended when the record was written.
+        told: Damaged files that were named already.
     """
 
     config: SweepConfig
@@ -58,6 +60,7 @@ class Sweep:
     first: Config
     names: list[str] = dataclasses.field(default_factory=list)
     noted: int = 0
+    told: set[str] = dataclasses.field(default_factory=set)
 
     def grid(self, points: Sequence[Point]) -> None:
         """Run every point that has not ended."""
@@ -65,7 +68,7 @@ class Sweep:
         pending = [point for point in points if self._to_do(point)]
         if len(pending) < len(points):
             todo = {point.name for point in pending}
-            ended = [Job.read(self._home(name)) for name in self.names if name not in todo]
+            ended = [self._job(name) for name in self.names if name not in todo]
             states = Counter(job.state for job in ended if job is not None)
             told = ", ".join(f"{count} {state}" for state, count in states.items())
             self._say(f"{len(ended)} of {len(points)} jobs have ended before: {told}.")
@@ -96,7 +99,7 @@ class Sweep:
 
     def leave(self, *, report: bool) -> int:
         """Write the record and the report; returns the exit status."""
-        jobs = [job for job in map(Job.read, self._homes()) if job is not None]
+        jobs = self._jobs()
         for job in jobs:
             job.settle()
         rows = write_record(self.folder, jobs)
@@ -115,11 +118,13 @@ class Sweep:
                 figures=sorted((self.folder / REPORT).glob("*.png")),
                 resolved=dataclasses.asdict(self.config),
             )
-        return 0 if set(counts) <= {DONE, PRUNED} else 1
+        return 0 if set(counts) <= {DONE, PRUNED} and len(jobs) == len(self.names) else 1
 
     def _report(self) -> None:
         try:
             self._say(f"The report is in {write_report([self.folder], self.folder / REPORT)}")
+        except ConfigError as error:
+            self._say(f"No report:\n{error.listing}")
         except Exception as error:  # the record is what counts
             logger.exception("The report could not be made")
             self._say(f"No report ({error!r}): python -m lpt.report {self.folder} tries again")
@@ -148,7 +153,7 @@ class Sweep:
         """Let the jobs end that are still running somewhere; those that were running are lost."""
         while any(map(in_use, self._homes())):
             time.sleep(1)
-        for job in filter(None, map(Job.read, self._homes())):
+        for job in self._jobs():
             if job.state == RUNNING and job.metrics is None:
                 job.state, job.reason = FAILED, reason
                 job.write()
@@ -166,14 +171,14 @@ class Sweep:
             arguments.append(f"cache.layers=[{','.join(map(str, all_layers))}]")
         if config.logger.wandb.enabled and config.logger.wandb.group is None:
             arguments.append(f"logger.wandb.group={quoted(self.folder.name)}")
-        job = Job.read(home) or Job(point.name, dict(point.settings), arguments, folder=home)
+        job = self._job(point.name) or Job(point.name, dict(point.settings), arguments, folder=home)
         job.arguments, job.state, job.reason = arguments, WAITING, None
         job.devices, job.gpu = config.strategy.devices, config.strategy.accelerator != "cpu"
         job.write()
         return arguments
 
     def _to_do(self, point: Point) -> bool:
-        job = Job.read(self._home(point.name))
+        job = self._job(point.name)
         if job is None:
             return True
         job.settle()
@@ -195,10 +200,26 @@ class Sweep:
 
     def _tell(self, search: Search) -> None:
         for name in search.open:
-            job = Job.read(self._home(name))
+            job = self._job(name)
             if job is not None:
                 job.settle()
                 search.tell(job)
+
+    def _jobs(self) -> list[Job]:
+        return [job for job in map(self._job, self.names) if job is not None]
+
+    def _job(self, name: str) -> Job | None:
+        """A job as its folder has it; damaged files are named, once each."""
+        problems = Problems()
+        job = Job.read(self._home(name), problems)
+        if job is not None:
+            job.result(problems)
+        for one in problems.found:
+            if one.where not in self.told:
+                self.told.add(one.where)
+                self._say(f"{one.where} is damaged, so {name} has not ended: {one.given}")
+                self._say(f"  do: {one.todo}")
+        return job
 
     def _home(self, name: str) -> Path:
         return self.folder / JOBS / name

@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from lpt.errors import Problems
+from lpt.errors import Problems, fail
 from lpt.overrides import ALL, LAYER
 from lpt.sweep.job import FAILED, PRUNED, Job
 from lpt.sweep.plan import Composer
@@ -62,18 +62,16 @@ class Search:
         composer: Of what to search in.
         folder: Of the sweep.
         prune: Whether runs that are clearly behind are ended early.
+
+    Raises:
+        ConfigError: The study in the folder is damaged.
     """
 
     def __init__(self, composer: Composer, folder: Path, *, prune: bool) -> None:
         self.distributions = _distributions(composer)
         self._judged: dict[str, int] = {}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(
-            study_name="lpt",
-            storage=JournalStorage(JournalFileBackend(str(folder / STUDY))),
-            load_if_exists=True,
-            direction="maximize",
-        )
+        self.study = _study(folder / STUDY)
         # After so many trials as there are, so that going on does not repeat what was drawn.
         self.study.sampler = optuna.samplers.TPESampler(
             seed=len(self.study.trials), constant_liar=True
@@ -134,6 +132,23 @@ class Search:
         elif job.state in (PRUNED, FAILED):
             state = TrialState.PRUNED if job.state == PRUNED else TrialState.FAIL
             self.study.tell(number, state=state)
+
+
+def _study(file: Path) -> optuna.Study:
+    try:
+        study = optuna.create_study(
+            study_name="lpt",
+            storage=JournalStorage(JournalFileBackend(str(file))),
+            load_if_exists=True,
+            direction="maximize",
+        )
+        for trial in study.trials:
+            _ = dict(trial.user_attrs.get(_SETTINGS, {}))
+    except Exception as error:  # whatever Optuna makes of lines that are not its own
+        given = f"cannot be read ({type(error).__name__}: {error})"
+        todo = "start anew with overwrite=true, or take another sweep.dir"
+        raise fail(str(file), given, "the study of a search", todo) from error
+    return study
 
 
 def _name(number: int) -> str:
