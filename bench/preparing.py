@@ -45,11 +45,10 @@ def main() -> None:
 
 
 def _once(overrides: list[str]) -> None:
-    from lpt.builders import token_cache
     from lpt.data.__main__ import compose_all
     from lpt.data.setup import build_task, read_splits
     from lpt.data.templates import Encoder
-    from lpt.data.tokens import tokenize
+    from lpt.data.tokens import token_cache, tokenize
     from lpt.models.backbone import find_backbone, whereabouts
 
     [config] = compose_all(overrides)

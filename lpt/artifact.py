@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ _TENSORS = "adapter.safetensors"
 _DESCRIPTION = "adapter.json"
 _MOST = 1 << 20  # prompt vectors, or width of a generator: sizes stay countable
 _SHOWN = 8
+_SHOWN_TEXT = 60
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,15 @@ def _check_task(task: TaskDescription, where: str, problems: Problems) -> None:
     if len(task.labels) < 2 or len(task.words) != len(task.labels):
         given = f"{len(task.words)} words for {len(task.labels)} labels"
         problems.add(f"{where}words", given, "a word for each of at least two labels")
-    if task.scale is not None and len(task.scale) != 2:
-        problems.add(f"{where}scale", str(task.scale[:3]), "the two ends of a range, or null")
+    if task.scale is not None and not _is_range(task.scale):
+        allowed = "the two ends of a range, finite numbers, the smaller one first; or null"
+        problems.add(f"{where}scale", str(task.scale[:3])[:_SHOWN_TEXT], allowed)
+
+
+def _is_range(ends: Sequence[float]) -> bool:
+    # Compared, for JSON also holds NaN, Infinity, and integers that are larger than any float.
+    largest = sys.float_info.max
+    return len(ends) == 2 and -largest <= ends[0] < ends[1] <= largest
 
 
 def _read_generator(

@@ -16,7 +16,9 @@ from torch import Tensor
 from lpt.artifact import BackboneIdentity
 from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
-from lpt.data.hidden_cache import HiddenCache, Recipe
+from lpt.data.hidden_cache import HiddenCache
+from lpt.data.hidden_entry import Recipe
+from lpt.data.tokens import token_cache
 from lpt.errors import fail
 from lpt.models.backbone import fingerprint, load_model, whereabouts
 from lpt.models.generators import build_generator, vocabulary_start
@@ -55,11 +57,6 @@ def build_data(config: Config, plan: Plan) -> LatePromptData:
             text = "%.0f %% of the %s texts are cut at %d tokens (data.max_length)."
             logger.warning(text, 100 * share, name, config.data.max_length)
     return data
-
-
-def token_cache() -> Path:
-    """Where the tokens of larger sets are kept."""
-    return cache_dir() / "tokens"
 
 
 def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:

@@ -24,6 +24,7 @@ from lpt.artifact import BackboneIdentity, PromptDescription, TaskDescription, s
 from lpt.builders import build_data, build_model, build_module, keep_hidden
 from lpt.callbacks import DevHistory, Meter
 from lpt.config import Config
+from lpt.console import as_it_is
 from lpt.data.datamodule import LatePromptData
 from lpt.data.splits import SPLIT
 from lpt.data.tasks import UNKNOWN
@@ -126,7 +127,7 @@ def dry_run(config: Config) -> None:
 
     def show(config: Config) -> None:
         text = OmegaConf.to_yaml(OmegaConf.structured(config))
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(as_it_is(text), soft_wrap=True)
 
     try:
         plan = prepare(config)
@@ -135,11 +136,12 @@ def dry_run(config: Config) -> None:
         if not isinstance(error, HubError):
             raise
         text = f"Not checked, for want of the hub:\n{error.listing}"
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(as_it_is(text), soft_wrap=True)
         return
     show(resolve(config, config.run_dir, plan.layer))
     sizes = ", ".join(f"{len(part)} {name}" for name, part in plan.splits.items())
-    console.print(f"Everything checked: {sizes}, prompt at layer {plan.layer}. Nothing started.")
+    told = f"Everything checked: {sizes}, prompt at layer {plan.layer}. Nothing started."
+    console.print(as_it_is(told))
 
 
 def fit_and_score(

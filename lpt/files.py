@@ -1,10 +1,14 @@
-"""Files that are there complete or not at all, also when the machine stops."""
+"""Files that are there complete or not at all, also when the machine stops; and their checksum."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+
+import xxhash
+
+_CHUNK_BYTES = 1 << 24
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -31,6 +35,24 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             error.filename = str(path)  # a full disk does not say which file it was
         raise
     _keep_name(path.parent)
+
+
+def checksum(file: Path, size: int) -> str:
+    """xxh3 of the first bytes of a file, 16 hexadecimal digits.
+
+    Args:
+        file: The file.
+        size: How many bytes; of a shorter file all there are.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = xxhash.xxh3_64()
+    with file.open("rb") as handle:
+        while size > 0 and (chunk := handle.read(min(size, _CHUNK_BYTES))):
+            digest.update(chunk)
+            size -= len(chunk)
+    return digest.hexdigest()
 
 
 def _keep_name(folder: Path) -> None:

@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from lpt.builders import token_cache
 from lpt.config import Config
+from lpt.console import as_it_is
 from lpt.data.packing import PackedTokens
 from lpt.data.tasks import UNKNOWN, Examples
 from lpt.data.templates import MASK, WORD
-from lpt.data.tokens import tokenize
+from lpt.data.tokens import token_cache, tokenize
 from lpt.errors import ConfigError
 from lpt.plan import Plan, prepare
 
@@ -46,7 +46,8 @@ def check(configs: Sequence[Config], console: Console) -> bool:
             }
         except ConfigError as error:
             faulty += 1
-            console.print(Panel(Text(error.listing), title=f"{name}: problems", border_style="red"))
+            title = as_it_is(f"{name}: problems")
+            console.print(Panel(as_it_is(error.listing), title=title, border_style="red"))
             continue
         console.print(_panel(config, plan, packed))
     console.print(f"Ready: {len(configs) - faulty}. With problems: {faulty}.")
@@ -58,10 +59,10 @@ def _panel(config: Config, plan: Plan, packed: dict[str, PackedTokens]) -> Panel
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="bold", no_wrap=True)
     lines.add_column(overflow="fold")
-    lines.add_row("template", Text(task.template.text))
+    lines.add_row("template", as_it_is(task.template.text))
     lines.add_row("text", _rendered(plan))
     for title, pieces in _pieces(plan, packed["train"]):
-        lines.add_row(title, pieces)
+        lines.add_row(as_it_is(title), pieces)
     tokens = plan.backbone.tokenizer.convert_ids_to_tokens(plan.word_ids)
     words = [
         f"{label} → {word!r} {token} ({number})"
@@ -69,9 +70,9 @@ def _panel(config: Config, plan: Plan, packed: dict[str, PackedTokens]) -> Panel
             task.labels, task.words, tokens, plan.word_ids, strict=True
         )
     ]
-    lines.add_row("label words", Text("\n".join(words)))
-    title = f"{task.name} · {config.model.name} · {', '.join(task.metrics)}"
-    return Panel(Group(lines, Text(), _sets(config, plan, packed)), title=title, title_align="left")
+    lines.add_row("label words", as_it_is("\n".join(words)))
+    head = as_it_is(f"{task.name} · {config.model.name} · {', '.join(task.metrics)}")
+    return Panel(Group(lines, Text(), _sets(config, plan, packed)), title=head, title_align="left")
 
 
 def _rendered(plan: Plan) -> Text:
@@ -81,9 +82,9 @@ def _rendered(plan: Plan) -> Text:
     text = task.template.render(row, hole)
     if len(text) > _SHOWN_TEXT:
         text = f"{text[: _SHOWN_TEXT // 2]} … {text[-_SHOWN_TEXT // 2 :]}"
-    shown = Text(text)
+    shown = as_it_is(text)
     shown.highlight_words([hole], "reverse")
-    shown.append(f"   ← {task.shown(train.labels[0])}", style="dim")
+    shown.append(as_it_is(f"   ← {task.shown(train.labels[0])}", "dim"))
     return shown
 
 
@@ -105,13 +106,13 @@ def _pieces(plan: Plan, packed: PackedTokens) -> list[tuple[str, Text]]:
             if number == _SHOWN_PIECES // 2:
                 shown.append(f"… {left_out} more … ", style="dim")
             continue
-        shown.append(token, style="reverse" if number == at else "")
+        shown.append(as_it_is(token, "reverse" if number == at else ""))
         shown.append(" ")
     rows = [("tokens" if at is not None else "context", shown)]
     if at is not None:
         rows.append(("mask", Text(f"token {at} of {len(context)}")))
     for number, label in enumerate(plan.task.labels[: packed.parts]):
-        rows.append((f"  {label}", Text(" ".join(convert(piece(number + 1))), style="reverse")))
+        rows.append((f"  {label}", as_it_is(" ".join(convert(piece(number + 1))), "reverse")))
     return rows
 
 
@@ -128,7 +129,7 @@ def _sets(config: Config, plan: Plan, packed: dict[str, PackedTokens]) -> Table:
         share = f"{cut:,} ({100 * cut / len(part):.1f} %)"
         groups = f" in {len(part.units()):,}" if len(part.units()) < len(part) else ""
         cells = [f"{len(part):,}{groups}", f"{mean:.1f}", str(longest), share]
-        table.add_row(name, *cells, _balance(plan, part))
+        table.add_row(*map(as_it_is, (name, *cells, _balance(plan, part))))
     return table
 
 

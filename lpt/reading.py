@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 
 from lpt.data.batching import eval_batches
 from lpt.data.datamodule import LatePromptData
-from lpt.data.hidden_cache import HiddenCache, Recipe
+from lpt.data.hidden_cache import HiddenCache
+from lpt.data.hidden_entry import Recipe
 from lpt.data.packing import PackedTokens
 from lpt.models.split import Branches, SplitModel
 
@@ -100,7 +101,7 @@ class Reader(LightningModule):
             for state, recipe in self.recipes.items():
                 hidden = None
                 if recipe.key() not in self.skipped:
-                    hidden = self.cache.get(recipe, verify=False)
+                    hidden = self._get(state, verify=False)
                 # Another process may have needed the room: no rank goes on with what others lack.
                 all_have_it = trainer.strategy.reduce_boolean_decision(hidden is not None)
                 if hidden is not None and all_have_it:
@@ -145,7 +146,7 @@ class Reader(LightningModule):
         for _, state in sorted(kept.items()):  # in one order everywhere: no deadlock
             recipe = self.recipes[state]
             self.locks.enter_context(self.cache.lock(recipe))
-            if self.cache.get(recipe) is not None:
+            if self._get(state) is not None:
                 continue
             if state.set in self.not_worth:
                 self.skipped[recipe.key()] = self.not_worth[state.set]
@@ -195,6 +196,10 @@ class Reader(LightningModule):
                 except OSError as error:
                     logger.warning("Hidden states could not be kept: %s", error)
         self.trainer.strategy.barrier()
+
+    def _get(self, state: State, *, verify: bool = True) -> Tensor | None:
+        shape = self._shape(state)
+        return self.cache.get(self.recipes[state], shape, self.split.dtype, verify=verify)
 
     def _sets(self) -> list[str]:
         return list(dict.fromkeys(state.set for state in self.unfinished))

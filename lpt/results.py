@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from lpt.console import as_it_is
 from lpt.data.candidates import ANSWER, GROUP, ID
 from lpt.data.tasks import UNKNOWN, Task
 from lpt.files import write_atomically
@@ -87,15 +88,14 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
 
 def print_table(metrics: Mapping[str, Any], console: Console) -> None:
     """The table at the end of a run."""
-    table = Table(
-        title=f"{metrics['task']} · {metrics['model']['name']} · {describe_prompt(metrics)}"
-    )
+    title = f"{metrics['task']} · {metrics['model']['name']} · {describe_prompt(metrics)}"
+    table = Table(title=as_it_is(title, "table.title"))
     table.add_column("")
     trained = {"dev": metrics["dev"], "test": metrics["test"], **metrics["extra"]}
     # Without labels, a set was answered, but not scored.
     shown = [(split, name) for split, scores in trained.items() for name in scores or ()]
     for split, name in shown:
-        table.add_column(f"{split} {name}", justify="right")
+        table.add_column(as_it_is(f"{split} {name}"), justify="right")
     rows = {
         "majority class": metrics["majority"],
         "zero-shot": metrics["zero_shot"],
@@ -107,14 +107,15 @@ def print_table(metrics: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     trainable, total = metrics["parameters"]["trainable"], metrics["parameters"]["total"]
     speed = metrics["speed"]
-    console.print(
+    told = (
         f"trained {trainable:,} of {total:,} parameters ({100 * trainable / total:.2f} %) in "
         f"{speed['train_seconds']:.0f} s, {speed['examples_per_second']:.1f} examples/s; "
         f"best dev {metrics['selection']['metric']} at step {metrics['selection']['step']}"
     )
     origin = metrics["protocol"]["origin"]
-    console.print("; ".join(f"{split}: {where}" for split, where in origin.items()))
-    console.print(f"everything is in {metrics['run_dir']}")
+    origins = "; ".join(f"{split}: {where}" for split, where in origin.items())
+    for line in (told, origins, f"everything is in {metrics['run_dir']}"):
+        console.print(as_it_is(line), soft_wrap=True)
 
 
 def _score(scores: Mapping[str, float] | None, name: str) -> str:

@@ -48,6 +48,27 @@ def test_check_shows_what_a_model_is_given(
     assert "Ready: 1. With problems: 0." in shown
 
 
+@pytest.mark.parametrize("text", ["[/bold]", "[red]x", "a.tsv:100: x"])
+def test_any_text_is_shown_as_it_is(
+    root: Path,
+    checkpoints: dict[str, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    named = [*model(checkpoints), *mr(root), f"model.name='{text}'"]
+    assert main(["check", *named, f"task.template='{text} {{text}} <mask>'"]) == 0
+    shown = capsys.readouterr().out
+    assert f"mr · {text} · " in shown
+    assert f"{text} {{text}} <mask>" in shown
+    assert main(["check", *named, f"task.name='{text}'"]) == 1
+    assert f"{text}: problems" in capsys.readouterr().out
+    out = root / text
+    assert main(["kshot", "task=mr", f"data.root={root}", "data.k=4", "--out", str(out)]) == 0
+    assert f"1 split files in {out};" in capsys.readouterr().out
+
+
 def test_check_counts_what_is_cut(
     root: Path, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

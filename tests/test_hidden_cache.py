@@ -24,7 +24,8 @@ from lpt.cache import main
 from lpt.config import Config
 from lpt.data.batching import Collator
 from lpt.data.datamodule import LatePromptData
-from lpt.data.hidden_cache import Entry, HiddenCache, Recipe
+from lpt.data.hidden_cache import HiddenCache
+from lpt.data.hidden_entry import Entry, Recipe
 from lpt.data.packing import PackedTokens
 from lpt.data.templates import Encoded
 from lpt.errors import ConfigError
@@ -55,6 +56,17 @@ def filled(cache: HiddenCache, recipe: Recipe = RECIPE, value: float = 1.0) -> T
     matrix.fill_(value)
     cache.finish(unfinished, recipe, "test", SHAPE, torch.float32)
     return matrix.clone()
+
+
+def got(cache: HiddenCache, recipe: Recipe = RECIPE) -> Tensor | None:
+    return cache.get(recipe, SHAPE, torch.float32)
+
+
+def redescribed(folder: Path, **changes: Any) -> None:
+    """As someone's editor would change an entry's description; 1e999 and the like in quotes."""
+    file = folder / "entry.json"
+    text = json.dumps(json.loads(file.read_text()) | changes)
+    file.write_text(text.replace('"!', "").replace('!"', ""))
 
 
 def kept(folder: Path) -> dict[tuple[int, str], Tensor]:
@@ -203,12 +215,12 @@ def test_what_an_entry_depends_on() -> None:
 
 
 def test_round_trip(cache: HiddenCache) -> None:
-    assert cache.get(RECIPE) is None
+    assert got(cache) is None
     matrix = filled(cache)
-    found = cache.get(RECIPE)
+    found = got(cache)
     assert found is not None
     assert torch.equal(found, matrix)
-    assert cache.get(replace(RECIPE, layer=4)) is None
+    assert got(cache, replace(RECIPE, layer=4)) is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "grow", "missing", "foreign", "json"])
@@ -234,14 +246,128 @@ def test_damage_is_found_and_never_read(
         entry.write_text(json.dumps(known))
     else:
         entry.write_text("{")
-    assert cache.get(RECIPE) is None
-    if damage != "json":
-        assert "built anew" in caplog.text
+    assert got(cache) is None
+    assert "built anew" in caplog.text
     assert not folder.exists()
     filled(cache, value=2.0)
-    rebuilt = cache.get(RECIPE)
+    rebuilt = got(cache)
     assert rebuilt is not None
     assert (rebuilt == 2.0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"shape": [6, 4]}, "foreign: float32 [6, 4] instead of float32 [4, 6]"),  # the same size
+        ({"shape": [8, 6], "dtype": "bfloat16"}, "foreign: bfloat16 [8, 6]"),
+        ({"dtype": "float16"}, "foreign: float16 [4, 6]"),
+        ({"shape": [-4, -6]}, "shape: [-4, -6]"),
+        ({"shape": [0, 6]}, "shape: [0, 6]"),
+        ({"shape": [4]}, "shape: [4]"),
+        ({"shape": [4.0, 6]}, "shape: [4.0, 6]"),
+        ({"shape": "!NaN!"}, "shape: nan"),
+        ({"shape": ["!NaN!", 6]}, "shape: [nan, 6]"),
+        ({"shape": ["!1e999!", 6]}, "shape: [inf, 6]"),
+        ({"shape": [10**400, 6]}, "foreign: float32 [1000"),
+        ({"shape": ["!" + "9" * 5000 + "!", 6]}, "digits"),
+        ({"dtype": "load"}, "dtype: 'load'"),
+        ({"format": 1}, "format: 1"),
+        ({"format": True}, "format: True"),
+    ],
+)
+def test_an_entry_of_another_shape_or_type_is_told_and_never_read(
+    cache: HiddenCache, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], told: str
+) -> None:
+    filled(cache)
+    folder = cache.folder / RECIPE.key()
+    redescribed(folder, **changes)
+    assert got(cache) is None
+    assert f"Hidden states in {folder} are built anew: " in caplog.text
+    assert told in caplog.text
+    assert len(caplog.text) < 600
+    filled(cache, value=2.0)
+    rebuilt = got(cache)
+    assert rebuilt is not None
+    assert (rebuilt == 2.0).all()
+
+
+def test_states_are_held_to_what_is_wanted(cache: HiddenCache) -> None:
+    """A sound entry is none for who wants another shape or type."""
+    wanted: list[tuple[tuple[int, int], torch.dtype]] = [
+        ((6, 4), torch.float32),
+        ((4, 6), torch.bfloat16),
+        ((4, 5), torch.float32),
+    ]
+    for shape, dtype in wanted:
+        filled(cache)
+        assert cache.get(RECIPE, shape, dtype) is None
+    filled(cache)
+    assert got(cache) is not None
+
+
+HUGE: list[dict[str, Any]] = [
+    {"shape": [10**12, 10**6]},
+    {"shape": [10**400, 10**400]},
+    {"shape": [-(10**12), 10**6]},
+    {"shape": ["!NaN!", "!1e999!"]},
+]
+
+
+@pytest.mark.parametrize("changes", HUGE)
+def test_a_description_frees_nothing_that_is_not_there(
+    cache: HiddenCache, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """What a full disk lacks is not to be had by evicting an entry that says that it is huge."""
+    filled(cache)
+    filled(cache, replace(RECIPE, layer=7))
+    free = 2 << 30
+    usage = shutil.disk_usage(cache.folder)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    cache.max_bytes = 1 << 50
+    wanted = 3 << 30
+    assert "has free" in (cache.shortage(wanted) or "")
+    redescribed(cache.folder / RECIPE.key(), **changes)
+    assert "has free" in (cache.shortage(wanted) or "")
+    assert cache.shortage(free // 4) is None
+
+
+@pytest.mark.parametrize("changes", [*HUGE, {"shape": [2, 6]}, {"recipe": 3}, {"dtype": "float16"}])
+def test_what_says_something_wrong_makes_room_first(
+    cache: HiddenCache, changes: dict[str, Any]
+) -> None:
+    sound = [replace(RECIPE, layer=layer) for layer in (5, 6)]
+    for recipe in (*sound, RECIPE):
+        filled(cache, recipe)
+    redescribed(cache.folder / RECIPE.key(), **changes)  # the one used last
+    cache.max_bytes = 3 * 4 * SHAPE[0] * SHAPE[1]
+    cache.make_room(1)
+    assert sorted(path.name for path in cache.folder.glob("[!.]*")) == sorted(
+        recipe.key() for recipe in sound
+    )
+
+
+def test_a_file_of_holes_costs_no_entry_its_place(cache: HiddenCache) -> None:
+    """It says of itself, rightly, that it is larger than the whole cache, and takes no room."""
+    sound = [replace(RECIPE, layer=layer) for layer in (5, 6)]
+    for recipe in (*sound, RECIPE):
+        filled(cache, recipe)
+    folder, size = cache.folder / RECIPE.key(), 1 << 40
+    os.truncate(folder / "hidden.bin", size)
+    redescribed(folder, shape=[size // 4, 1])
+    before = shutil.disk_usage(cache.folder).free
+    cache.max_bytes = 1 << 60
+    assert "has free" in (cache.shortage(before + size // 2) or "")
+    cache.max_bytes = 4 * 4 * SHAPE[0] * SHAPE[1]
+    cache.make_room(1)
+    assert [got(cache, recipe) is not None for recipe in (*sound, RECIPE)] == [True, True, False]
+
+
+def test_what_was_half_removed_is_in_nobodys_way(cache: HiddenCache) -> None:
+    filled(cache)
+    (cache.folder / RECIPE.key() / "entry.json").unlink()
+    assert got(cache) is None
+    filled(cache)
+    assert got(cache) is not None
 
 
 def test_an_entry_that_vanishes_while_it_is_opened_is_not_there(
@@ -254,7 +380,7 @@ def test_an_entry_that_vanishes_while_it_is_opened_is_not_there(
         shutil.rmtree(self.path)
 
     monkeypatch.setattr(Entry, "problem", evict)
-    assert cache.get(RECIPE) is None
+    assert got(cache) is None
 
 
 def test_entries_of_another_version_are_rebuilt_and_make_room_first(cache: HiddenCache) -> None:
@@ -268,7 +394,7 @@ def test_entries_of_another_version_are_rebuilt_and_make_room_first(cache: Hidde
     cache.make_room(1)
     assert [path.name for path in cache.folder.glob("[!.]*")] == [other.key()]
     filled(cache)
-    assert cache.get(RECIPE) is not None
+    assert got(cache) is not None
 
 
 def test_what_a_killed_build_left_is_swept_and_a_living_one_is_not(cache: HiddenCache) -> None:
@@ -338,9 +464,9 @@ def test_oldest_unused_entries_go_first(tmp_path: Path) -> None:
     for i, recipe in enumerate(recipes[:3]):
         filled(cache, recipe)
         os.utime(tmp_path / recipe.key() / "entry.json", (i, i))
-    assert cache.get(recipes[0]) is not None  # used just now
+    assert got(cache, recipes[0]) is not None  # used just now
     filled(cache, recipes[3])
-    assert [cache.get(r) is not None for r in recipes] == [True, False, True, True]
+    assert [got(cache, r) is not None for r in recipes] == [True, False, True, True]
 
 
 def test_a_sweep_over_layers_stays_within_the_budget(toy: MakeConfig, tmp_path: Path) -> None:
@@ -409,7 +535,7 @@ def test_one_builds_the_other_waits(
 
 def test_clear_removes_everything(cache: HiddenCache) -> None:
     filled(cache)
-    cache.begin(RECIPE, SHAPE, torch.float32)
+    cache.begin(replace(RECIPE, layer=7), SHAPE, torch.float32)
     assert cache.clear() == 2
     assert not cache.entries()
     shutil.rmtree(cache.folder)
@@ -430,6 +556,43 @@ def test_command_line(
     assert "size is wrong" in capsys.readouterr().out
     assert main(["clear", *options]) == 0
     assert not cache.entries()
+    assert main(["verify", *options]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [*((changes, "") for changes in HUGE), ({"title": "[/bold] [red]x :100: \x1b[31m"}, "sound")],
+)
+def test_the_command_line_shows_whatever_an_entry_says(
+    cache: HiddenCache,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    told: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "4000")
+    filled(cache)
+    redescribed(cache.folder / RECIPE.key(), **changes)
+    options = ["--dir", str(cache.folder)]
+    assert main(["list", *options]) == 0
+    shown = capsys.readouterr().out
+    assert RECIPE.key()[:12] in shown
+    assert main(["verify", *options]) == (0 if told == "sound" else 1)
+    assert told in capsys.readouterr().out
+    if "title" in changes:
+        assert "[/bold] [red]x :100: \\x1b[31m" in shown
+        assert "\x1b" not in shown
+
+
+def test_a_folder_with_any_name_can_be_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    cache = HiddenCache(tmp_path / "[bold]a :100: [/b]", max_bytes=10**9)
+    filled(cache)
+    for action in ("list", "verify", "clear"):
+        assert main([action, "--dir", str(cache.folder)]) == 0
+        assert str(cache.folder) in capsys.readouterr().out
 
 
 def test_an_entry_that_vanishes_costs_only_time(
@@ -442,9 +605,9 @@ def test_an_entry_that_vanishes_costs_only_time(
     get = HiddenCache.get
     opened: list[str] = []
 
-    def forgetful(self: HiddenCache, recipe: Recipe, **_: bool) -> Tensor | None:
+    def forgetful(self: HiddenCache, recipe: Recipe, *wanted: Any, **_: bool) -> Tensor | None:
         opened.append(recipe.key())
-        return get(self, recipe) if opened.count(recipe.key()) < 2 else None
+        return get(self, recipe, *wanted) if opened.count(recipe.key()) < 2 else None
 
     monkeypatch.setattr(HiddenCache, "get", forgetful)
     assert run(toy("masked", f"cache.dir={tmp_path / 'cache'}")) is not None

@@ -120,11 +120,11 @@ def test_environment_names_versions() -> None:
     assert known["device"]
 
 
-def test_the_table_shows_every_scored_set() -> None:
-    """A set has its own metrics; one without labels has no column."""
+def scored(**changes: Any) -> dict[str, Any]:
+    """What metrics.json holds of a run with three scored sets."""
     test, more = {"accuracy": 0.75, "f1": 0.5}, {"matthews_correlation": 0.125}
     sets: dict[str, Any] = {"dev": test, "test": test, "more": more, "blind": None}
-    metrics = {
+    return {
         "task": "toy",
         "model": {"name": "tiny"},
         "prompt": {"kind": "npg", "layer": 3},
@@ -138,10 +138,58 @@ def test_the_table_shows_every_scored_set() -> None:
         "selection": {"metric": "accuracy", "step": 4},
         "protocol": {"origin": {"train": "drawn", "blind": "official blind set"}},
         "run_dir": "runs/x",
+        **changes,
     }
+
+
+def printed(metrics: dict[str, Any]) -> str:
     console = Console(file=io.StringIO(), width=200)
     print_table(metrics, console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+@pytest.mark.parametrize("text", ["[/bold]", "[red]x", "a.tsv:100: x", "[link=a]b", "x[", "\\["])
+def test_the_table_shows_any_text_as_it_is(text: str) -> None:
+    scores = {text: 0.5}
+    sets = {"dev": scores, "test": scores, text: scores}
+    metrics = scored(
+        task=f"task {text}",
+        model={"name": f"model {text}"},
+        dev=scores,
+        test=scores,
+        extra={text: scores},
+        majority=sets,
+        zero_shot=sets,
+        selection={"metric": text, "step": 4},
+        protocol={"origin": {"train": f"from {text}"}},
+        run_dir=f"runs/{text}",
+    )
+    shown = printed(metrics)
+    for expected in (
+        *(
+            f"task {text} · model {text} · npg",
+            f"dev {text}",
+            f"{text} {text}",
+            f"best dev {text} at",
+        ),
+        *(f"train: from {text}", f"everything is in runs/{text}\n"),
+    ):
+        assert expected in shown
+
+
+def test_control_characters_are_shown_by_their_escapes() -> None:
+    """They would move the cursor, and half a pair of surrogates cannot be written at all."""
+    shown = printed(
+        scored(task="a\x1b[2Jb\x07", run_dir="runs/\udcff\x9b", model={"name": "né 😀"})
+    )
+    assert "a\\x1b[2Jb\\x07 · né 😀" in shown
+    assert "in runs/\\udcff\\x9b" in shown
+
+
+def test_the_table_shows_every_scored_set() -> None:
+    """A set has its own metrics; one without labels has no column."""
+    shown = printed(scored())
     title, lines = shown.splitlines()[0], [line for line in shown.splitlines() if "│" in line]
     assert title.strip() == "toy · tiny · npg at layer 3"
     heads = [line for line in shown.splitlines() if "more matthews_correlation" in line]

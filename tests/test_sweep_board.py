@@ -173,6 +173,25 @@ def test_the_table_has_what_runs_and_what_has_failed() -> None:
     assert "later" not in text
 
 
+@pytest.mark.parametrize("text", ["[/bold]", "[red]x", "a.tsv:100: x"])
+def test_any_text_is_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(board, "_EVERY_SECONDS", 0.01)
+    console = Console(file=io.StringIO(), width=200)
+    view = Board(text, console, 3)
+    console.print(view.render([seen(f"job {text}", FAILED, reason=f"no {text}")]))
+    [title] = [line for line in said(console) if "1 failed" in line]
+    assert title.startswith(f"{text} · ")
+    [row] = [line for line in said(console) if "job" in line and "no" in line]
+    assert f"job {text}" in row
+    assert f"failed: no {text}" in row
+    view.folders = [tmp_path / "a"]
+    with view.shown():
+        write(tmp_path / "a", FAILED, reason=f"told {text}")
+    assert f"a failed: told {text}   [" in said(console)[-1]
+
+
 def test_on_a_terminal_the_table_is_live_and_goes_away(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     view = Board("layers", console, 1)

@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from lpt.config import CONF_DIR, Config
+from lpt.console import as_it_is
 from lpt.errors import ConfigError, Problems, fail
 
 _NOT_ALL = ("custom", "reviews")  # no task of the literature
@@ -87,7 +88,8 @@ def _kshot(overrides: Sequence[str], out: Path) -> int:
     for file, text in written.items():
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(file, text)
-    console.print(f"{len(written)} split files in {out}; hold a run to one with data.verify=FILE")
+    told = f"{len(written)} split files in {out}; hold a run to one with data.verify=FILE"
+    console.print(as_it_is(told), soft_wrap=True)
     if problems.found:
         sys.stderr.write(f"The others could not be drawn:\n{ConfigError(problems.found).listing}\n")
     return 1 if problems.found or not written else 0
@@ -114,7 +116,7 @@ def _present(overrides: Sequence[str], console: Console) -> list[Config]:
         else:
             absent[config.task.name] = None
     if absent:
-        console.print(f"Not under {configs[0].data.root}: {', '.join(absent)}")
+        console.print(as_it_is(f"Not under {configs[0].data.root}: {', '.join(absent)}"))
     return present
 
 
@@ -126,15 +128,16 @@ def _submission(runs: Sequence[Path], out: Path) -> int:
             "runs", "none", "folders of finished runs", "python -m lpt.data submission runs/*"
         )
     made, skipped = make_submission(runs, out)
-    table = Table(title=f"leaderboard files in {out}")
+    table = Table(title=as_it_is(f"leaderboard files in {out}", "table.title"))
     for name in ("suite", "file", "from", "missing because"):
         table.add_column(name, overflow="fold")
     for entry in made:
-        table.add_row(entry.suite, entry.file, str(entry.run or ""), entry.why_not)
+        row = (entry.suite, entry.file, entry.run or "", entry.why_not)
+        table.add_row(*map(as_it_is, row))
     console = Console()
     console.print(table)
     if skipped:
-        console.print(f"No finished runs: {', '.join(map(str, skipped))}")
+        console.print(as_it_is(f"No finished runs: {', '.join(map(str, skipped))}"))
     missing = sum(entry.run is None for entry in made)
     incomplete = ": not yet a complete submission" if missing else ""
     console.print(f"{len(made) - missing} files written, {missing} missing{incomplete}.")

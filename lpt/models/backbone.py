@@ -176,7 +176,9 @@ def fingerprint(model: PreTrainedModel) -> str:
 def _package_folder(package: str) -> Path:
     # To find a package within another one, Python would run the outer one.
     try:
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        # `__main__` is whatever was started, with `python -m` a package.
+        named = package.isidentifier() and package != "__main__"
+        spec = importlib.util.find_spec(package) if named else None
     except ValueError:  # of the running program, which is none
         spec = None
     if spec is None or spec.origin is None or not spec.has_location:

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lpt.config import Config, SweepConfig
+from lpt.console import as_it_is
 from lpt.errors import ConfigError, Problems
 from lpt.report import write_report
 from lpt.run_dir import in_use
@@ -130,7 +131,7 @@ class Sweep:
             self._say(f"No report ({error!r}): python -m lpt.report {self.folder} tries again")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(as_it_is(text), soft_wrap=True)
 
     def _note(self, seen: Sequence[Seen]) -> None:
         """Write the record anew when a job has ended."""
