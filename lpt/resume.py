@@ -103,20 +103,29 @@ def find_earlier(config: Config, resolved: Config, split: Mapping[str, Any]) -> 
 
 def _refuse_other(run_dir: Path, resolved: Config, split: Mapping[str, Any]) -> None:
     problems = Problems()
+    now: Any = OmegaConf.to_container(OmegaConf.structured(resolved))
+    file = run_dir / CONFIG
     try:
-        begun = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
-        begun_split = read_json(run_dir / SPLIT, ROWS)["sha256"]
+        begun = OmegaConf.to_container(OmegaConf.load(file))
+        lost = now.keys() - (begun if isinstance(begun, dict) else {}) - set(_FREE)
+        if lost:
+            raise ValueError(f"it lacks {', '.join(sorted(lost))}")
+        file = run_dir / SPLIT
+        begun_split = read_json(file, ROWS)["sha256"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError, *_NO_YAML) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise fail("resume", f"{run_dir}: {reason}", f"a run with {CONFIG} and {SPLIT}") from error
-    now = OmegaConf.to_container(OmegaConf.structured(resolved))
+        given = f"{file} is damaged or missing ({reason})"
+        raise fail(
+            "resume", given, f"a run with {CONFIG} and {SPLIT}", "another run_dir"
+        ) from error
     before, after = _flat(begun), _flat(now)
     for key in sorted(before.keys() | after.keys()):
         free = key.startswith(_FREE) or key in _FREE_PATHS
         if not free and before.get(key) != after.get(key):
+            was = repr(before[key]) if key in before else f"none (it is not in {run_dir / CONFIG})"
             problems.add(
                 key,
-                f"{after.get(key)!r}, but the run was begun with {before.get(key)!r}",
+                f"{after.get(key)!r}, but the run was begun with {was}",
                 "the settings it was begun with",
                 "another run_dir for other settings",
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 
+from lpt.checkpoints import FOLDER, saved
 from lpt.config import Config
 from lpt.errors import RunError, fail
 from lpt.results import ADAPTER, CONFIG, FINISHED, PROGRESS
@@ -55,7 +56,10 @@ def claim_run_dir(config: Config, layer: int, *, goes_on: bool = False) -> Path:
     if not goes_on:
         with sole_user(run_dir, 0):
             held = left_behind(run_dir)
-            if held and not config.overwrite and config.resume is None:
+            # Of what could be gone on with there was nothing when this run was planned.
+            resumable = [*saved(run_dir / FOLDER), *run_dir.glob(FINISHED)]
+            others = held if config.resume is None else resumable
+            if others and not config.overwrite:
                 raise fail("run_dir", f"another run has begun in {run_dir}", "another folder")
             for path in held:
                 _remove(path)

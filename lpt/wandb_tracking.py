@@ -7,7 +7,7 @@ import os
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -173,7 +173,13 @@ def finish(*, failed: bool) -> None:
     import wandb
 
     with or_warn("the last records to W&B"):
-        wandb.finish(exit_code=int(failed))
+        try:
+            wandb.finish(exit_code=int(failed))
+        except Exception:
+            # Its service is gone: the next run would ask for it, and the end of the process, too.
+            with suppress(Exception):
+                wandb.teardown()
+            raise
 
 
 @contextmanager

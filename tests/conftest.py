@@ -7,8 +7,9 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
 from lpt.config import Config, register, to_config
+from lpt.module import LatePromptModule
 from tests.tiny import tiny_model
 from tests.tokenizers import causal, wordpiece
 
@@ -35,6 +37,7 @@ settings.load_profile("suite")
 CONF = Path(__file__).parents[1] / "conf"
 Compose = Callable[..., Config]
 MakeConfig = Callable[..., Config]
+BeforeStep = Callable[[int, Callable[[], object]], None]
 
 
 def compose_run(*overrides: str) -> Config:
@@ -110,3 +113,34 @@ def toy(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> MakeCon
         return compose_run(*toy_overrides(checkpoints, toy_data, model), where, *overrides)
 
     return make
+
+
+@pytest.fixture
+def before_step(monkeypatch: pytest.MonkeyPatch) -> BeforeStep:
+    """Have something happen in front of an optimizer step, once."""
+
+    def plan(step: int, event: Callable[[], object]) -> None:
+        events: Iterator[Callable[[], object]] = iter([event])
+        answer = LatePromptModule.on_before_optimizer_step
+
+        def happen(module: LatePromptModule, optimizer: Any) -> None:
+            if module.trainer.global_step == step:
+                next(events, lambda: None)()
+            answer(module, optimizer)
+
+        monkeypatch.setattr(LatePromptModule, "on_before_optimizer_step", happen)
+
+    return plan
+
+
+@pytest.fixture
+def wandb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The home of a user with nothing of W&B; its service ends with the test."""
+    import wandb  # slow
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    yield tmp_path / "home"
+    wandb.teardown()

@@ -18,6 +18,17 @@ def _raise() -> None:
     raise ValueError("a fault of one rank")
 
 
+def kill_wandb() -> None:
+    """Kill the service of W&B, a child of this process."""
+    killed = 0
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if b"wandb" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+                killed += 1
+    assert killed
+
+
 # Who else runs, if anyone does, is in the same process group: what a cluster sends, all are sent.
 WHAT: dict[str, Callable[[], Any]] = {
     "raise": _raise,
@@ -25,6 +36,7 @@ WHAT: dict[str, Callable[[], Any]] = {
     "kill-all": lambda: os.killpg(0, signal.SIGKILL),
     "ask": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "ask-all": lambda: os.killpg(0, signal.SIGTERM),
+    "kill-wandb": kill_wandb,
     "nan": lambda: float("nan"),
     "nothing": lambda: None,
 }

@@ -7,10 +7,12 @@ import os
 import shlex
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lpt.sweep.process import own_progress_bars
 from tests import runs
 
 SECONDS = 20
@@ -33,6 +35,38 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def forked(task: Callable[[], Any], errors: Path) -> int:
+    """Do something in a process of its own, quietly.
+
+    Args:
+        task: What to do.
+        errors: File for the traceback of what it raises; its status is 1 then.
+
+    Returns:
+        Id of the process.
+    """
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+            os.dup2(nothing.fileno(), 2)
+        own_progress_bars()
+        task()
+        status = 0
+    except Exception:
+        errors.write_text(traceback.format_exc())
+    finally:
+        os._exit(status)
+
+
+def ended(child: int) -> int:
+    """Wait for a forked process; gives its exit status, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def shell(

@@ -17,7 +17,7 @@ from lpt.data.tables import Table
 from lpt.data.tasks import UNKNOWN, Examples, Task
 from lpt.errors import ConfigError
 from tests.hostile import texts
-from tests.test_tasks import task
+from tests.task_tables import task
 
 DIGITS = "9" * 5000
 DEEP = "[" * 3000 + "]" * 3000

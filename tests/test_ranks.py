@@ -13,9 +13,9 @@ import pytest
 
 from lpt.errors import PREEMPTED, RunError
 from lpt.ranks import End, Ranks
+from tests.outcomes import assert_same
 from tests.processes import until
 from tests.ranked import TWO, Arguments, finished, result, started, told
-from tests.test_resume import assert_same
 
 # What ranks say
 

@@ -8,23 +8,21 @@ import os
 import random
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from lpt.config import Config
 from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.module import LatePromptModule
 from lpt.resume import PREEMPTED
-from lpt.sweep.process import own_progress_bars
 from tests.conftest import MakeConfig
-from tests.outcomes import assert_same, curves, outcome
+from tests.outcomes import assert_same, curves, outcome, weights
+from tests.processes import ended, forked
 
 STEPS = ("trainer.max_steps=12", "trainer.eval_every_steps=3")
 EPOCHS = (
@@ -37,26 +35,7 @@ LENGTHS = {"steps": STEPS, "epochs": EPOCHS, "accumulated": ACCUMULATED}
 
 def started(config: Config) -> int:
     """Start a run in a process of its own; gives its id."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), 1)
-            os.dup2(nothing.fileno(), 2)
-        own_progress_bars()
-        run(config)
-        status = 0
-    except Exception:
-        (Path(str(config.run_dir)) / "errors.txt").write_text(traceback.format_exc())
-    finally:
-        os._exit(status)
-
-
-def ended(child: int) -> int:
-    """Wait for a process; gives its exit status, negative for a signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return forked(lambda: run(config), Path(str(config.run_dir)) / "errors.txt")
 
 
 Begin = Callable[..., Config]
@@ -250,18 +229,14 @@ def test_a_truncated_checkpoint_is_passed_over(
     if tenth == 0:
         run(begin("whole", *STEPS))
     run_dir = stopped_half_way(begin, tmp_path)
+    before = weights(run_dir)
     last = run_dir / "checkpoints" / "last.ckpt"
     content = last.read_bytes()
     last.write_bytes(content[: len(content) * tenth // 10])
-    before = weights_of(run_dir)
     run(begin("run", *STEPS, "resume=auto"))
     assert "cannot be read" in caplog.text
-    after = weights_of(run_dir)
+    after = weights(run_dir)
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def weights_of(run_dir: Path) -> dict[str, torch.Tensor]:
-    return load_file(run_dir / "adapter" / "adapter.safetensors")
 
 
 def test_without_a_whole_checkpoint_it_says_what_to_do(begin: Begin, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from lpt.models.split import SplitModel
 from lpt.training import build_strategy
 from tests.conftest import Compose, MakeConfig
 from tests.ranked import TWO, Arguments, assert_alike, finished
-from tests.test_training import copa_rows, write_jsonl
+from tests.task_rows import copa_rows, write_jsonl
 
 
 def test_fsdp_shards_by_layer(checkpoints: dict[str, Path]) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,18 @@ from lpt.sweep.space import layers_of, read_space
 from lpt.validation import validate
 from lpt.wandb_tracking import log_sweep
 from tests.conftest import CONF, Compose, MakeConfig
+from tests.keys import KEYS, holders
 from tests.wandb_files import OfflineRun
 
-SECRET = "c0ffee" * 7
 OFFLINE = ("logger.wandb.mode=offline", "logger.wandb.group=layers", "logger.wandb.tags=[late,toy]")
 SWEEP = CONF / "wandb_sweep.yaml"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(wandb_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user with a key and nothing else of W&B."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_API_KEY", SECRET)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    yield tmp_path / "home"
-    wandb.teardown()
+    monkeypatch.setenv("WANDB_API_KEY", KEYS["WANDB_API_KEY"])
+    return wandb_home
 
 
 def test_a_run_is_there_with_all_it_has_come_to(
@@ -88,7 +82,7 @@ def test_a_run_is_there_with_all_it_has_come_to(
     # All that is to be sent lies in the run folder, and the key is not among it.
     written = [path for path in run_dir.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in written)
-    assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
+    assert holders(run_dir) == []
     outside = [path for path in home.rglob("*") if path.is_file()]
     assert {path.parent for path in outside} <= {home / ".cache" / "wandb" / "logs"}
 
