@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -20,7 +21,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import (
+    Client,
+    Connection,
+    Listener,
+    answer_challenge,
+    deliver_challenge,
+    wait,
+)
 from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
@@ -34,6 +42,8 @@ _T = TypeVar("_T")
 _STARTED_BY = "LPT_STARTED_BY"  # id of the process that started this one as another rank
 _LOOK_SECONDS = 0.5
 _NEWS_SECONDS = 5.0  # that the reason of an error in between ranks may be under way
+_HELLO_SECONDS = 2  # for whoever connects to say who it is
+_JOIN_SECONDS = 60  # to be let in by the first rank, which strangers may keep waiting
 _END_SECONDS = 20.0  # for the others to end by themselves
 # Of a machine that has lost its power, the others hear after 30 s.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
@@ -155,29 +165,37 @@ class Ranks(Callback):
         known: Any = None
         if self.rank == 0:
             password = secrets.token_bytes(32)
-            listener = Listener(("127.0.0.1" if one_node else "", 0), authkey=password)
+            listener = Listener(("127.0.0.1" if one_node else "", 0))
             known = (listener.address[1], password)
         port, password = trainer.strategy.broadcast(known)
         if listener is not None:
-            arguments = (listener, world_size() - 1)
+            arguments = (listener, world_size() - 1, password)
             threading.Thread(target=self._let_in, args=arguments, daemon=True).start()
         else:
             self._join("127.0.0.1" if one_node else os.environ["MASTER_ADDR"], port, password)
         self._start()
 
-    def _let_in(self, listener: Listener, count: int) -> None:
+    def _let_in(self, listener: Listener, count: int, password: bytes) -> None:
         with listener:
             while len(self.others) < count:
                 with suppress(OSError, EOFError, ValueError, AuthenticationError):  # a stranger
                     connection = listener.accept()
+                    _wait_at_most(connection, _HELLO_SECONDS)
+                    deliver_challenge(connection, password)
+                    answer_challenge(connection, password)
                     rank = int(connection.recv_bytes())
+                    _wait_at_most(connection, None)
                     _keep_alive(connection)
                     self.others = {**self.others, rank: connection}
 
     def _join(self, host: str, port: int, password: bytes) -> None:
         try:
-            connection = Client((host, port), authkey=password)
+            connection = Client((host, port))
+            _wait_at_most(connection, _JOIN_SECONDS)
+            answer_challenge(connection, password)
+            deliver_challenge(connection, password)
             connection.send_bytes(str(self.rank).encode())
+            _wait_at_most(connection, None)
             _keep_alive(connection)
         except (OSError, EOFError, AuthenticationError) as error:
             text = "Rank %d cannot reach %s:%d (%s): the end of another rank may go unnoticed."
@@ -281,6 +299,13 @@ class _Launcher(_SubprocessScriptLauncher):
             self.ranks.look_after({first + i: child for i, child in enumerate(self.procs, 1)})
         # Started now, they count as started from outside: no other watch is set.
         return super().launch(function, *args, trainer=trainer, **kwargs)
+
+
+def _wait_at_most(connection: Connection, seconds: int | None) -> None:
+    """Have reading from it end with an OSError after some time without a word; None: never."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        spell = struct.pack("ll", seconds or 0, 0)
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, spell)
 
 
 def _keep_alive(connection: Connection) -> None:

@@ -7,6 +7,8 @@ import re
 import signal
 import socket
 import subprocess
+import threading
+from multiprocessing.connection import Listener
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,26 @@ def test_a_rank_that_ends_before_all_have_met(
     assert ranks.end == (2, status, reason)
     assert f"The run ends because rank 2 {reason}" in caplog.text
     assert children[1].poll() == -signal.SIGKILL
+
+
+def test_a_silent_stranger_keeps_no_rank_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a scan of a cluster's ports, or a rank of another run."""
+    monkeypatch.setattr("lpt.ranks._HELLO_SECONDS", 1)
+    first, second, impostor = Ranks(), Ranks(), Ranks()
+    second.rank = impostor.rank = 1
+    listener = Listener(("127.0.0.1", 0))
+    port = listener.address[1]
+    with socket.create_connection(("127.0.0.1", port)):
+        letting = threading.Thread(target=first._let_in, args=(listener, 1, b"word"), daemon=True)
+        letting.start()
+        impostor._join("127.0.0.1", port, b"another word")
+        assert not first.others
+        second._join("127.0.0.1", port, b"word")
+        letting.join(20)
+    assert list(first.others) == [1]
+    assert not impostor.others
+    second.others[0].send_bytes(b"after the time to say hello")
+    assert first.others[1].recv_bytes() == b"after the time to say hello"
 
 
 # Runs
