@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -202,15 +201,10 @@ def _check_task(task: TaskDescription, where: str, problems: Problems) -> None:
     if len(task.labels) < 2 or len(task.words) != len(task.labels):
         given = f"{len(task.words)} words for {len(task.labels)} labels"
         problems.add(f"{where}words", given, "a word for each of at least two labels")
-    if task.scale is not None and not _is_range(task.scale):
+    scale = task.scale
+    if scale is not None and not (len(scale) == 2 and scale[0] < scale[1]):
         allowed = "the two ends of a range, finite numbers, the smaller one first; or null"
-        problems.add(f"{where}scale", str(task.scale[:3])[:_SHOWN_TEXT], allowed)
-
-
-def _is_range(ends: Sequence[float]) -> bool:
-    # Compared, for JSON also holds NaN, Infinity, and integers that are larger than any float.
-    largest = sys.float_info.max
-    return len(ends) == 2 and -largest <= ends[0] < ends[1] <= largest
+        problems.add(f"{where}scale", str(scale[:3])[:_SHOWN_TEXT], allowed)
 
 
 def _read_generator(
