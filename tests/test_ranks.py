@@ -148,8 +148,8 @@ def test_a_rank_that_ends_takes_the_others_along(
 @pytest.mark.parametrize("workers", [0, 1])
 def test_interrupted_ranks_go_on(arguments: Arguments, tmp_path: Path, workers: int) -> None:
     """Asked by a cluster, of one rank or of all, then killed: each has its random numbers."""
-    more = f"data.num_workers={workers}"
-    finished(arguments("whole", more), tmp_path / "whole.txt")
+    more = (f"data.num_workers={workers}", "trainer.max_steps=21")
+    finished(arguments("whole", *more), tmp_path / "whole.txt")
     stops = {
         "0 training_step ask": PREEMPTED,
         "1 training_step ask": PREEMPTED,
@@ -158,10 +158,10 @@ def test_interrupted_ranks_go_on(arguments: Arguments, tmp_path: Path, workers: 
     }
     for fault, status in stops.items():
         output = tmp_path / f"{fault}.txt"
-        with started(arguments("stopped", more), output, {"FAULT": fault}) as process:
+        with started(arguments("stopped", *more), output, {"FAULT": fault}) as process:
             assert result(process, output) == status, told(output)[-3000:]
         assert ("Saved at step" in told(output)) == (status == PREEMPTED)
-    finished(arguments("stopped", more), tmp_path / "stopped.txt")
+    finished(arguments("stopped", *more), tmp_path / "stopped.txt")
     assert "Going on at step" in told(tmp_path / "stopped.txt")
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
