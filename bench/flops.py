@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_ATTENTION = 8  # operations a token and D^2: query, key, value, output
+_PROJECTION = 2  # operations a token and D^2
+_ATTENTION = 4 * _PROJECTION  # query, key, value, output
 _FEED_FORWARD = 16  # D to 4 D and back
 
 
@@ -47,9 +48,13 @@ class Shape:
             return passes * (work + self._head(rows))
         below = 0.0 if cached else self._layers(layer - 1, rows, tokens, attention=1.0)
         upper = self._layers(self.layers - layer + 1, rows, tokens + prompt, attention=1.5)
-        # The last layer's feed-forward part sees the scored positions only.
-        spared = rows * (tokens + prompt - 1) * _FEED_FORWARD * self.width**2
-        return below + passes * (upper - spared + self._head(rows))
+        # Of the last layer only keys and values are computed for more than the scored positions;
+        # of the first one, queries, keys and values of the text have no backward pass.
+        unscored = rows * (tokens + prompt - 1)
+        spared = passes * unscored * (_ATTENTION - 2 * _PROJECTION + _FEED_FORWARD)
+        few_queries = layer == self.layers
+        spared += rows * tokens * (2 if few_queries else 3) * _PROJECTION
+        return below + passes * (upper + self._head(rows)) - spared * self.width**2
 
     def _layers(self, layers: int, rows: int, tokens: int, *, attention: float) -> float:
         """A pass through some layers; the attention's products are done twice in the backward."""

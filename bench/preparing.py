@@ -45,10 +45,11 @@ def main() -> None:
 
 
 def _once(overrides: list[str]) -> None:
+    from lpt.cache_dir import cache_dir
     from lpt.data.__main__ import compose_all
     from lpt.data.setup import build_task, read_splits
     from lpt.data.templates import Encoder
-    from lpt.data.tokens import token_cache, tokenize
+    from lpt.data.tokens import tokenize
     from lpt.models.backbone import find_backbone, whereabouts
 
     [config] = compose_all(overrides)
@@ -58,7 +59,7 @@ def _once(overrides: list[str]) -> None:
     train = read_splits(config, task).train
     read = time.perf_counter()
     encoder = Encoder(backbone.tokenizer, task.template, task.words, config.data.max_length)
-    tokenize(encoder, train.columns, token_cache())
+    tokenize(encoder, train.columns, cache_dir("tokens"))
     end = time.perf_counter()
     sys.stdout.write(f"{len(train)} {read - started:.3f} {end - read:.3f}\n")
 

@@ -14,15 +14,14 @@ from lightning import Trainer
 from torch import Tensor
 
 from lpt.artifact import BackboneIdentity
+from lpt.cache_dir import cache_dir
 from lpt.config import Config
 from lpt.data.datamodule import LatePromptData
 from lpt.data.hidden_cache import HiddenCache
 from lpt.data.hidden_entry import Recipe
-from lpt.data.tokens import token_cache
 from lpt.errors import fail
 from lpt.models.backbone import fingerprint, load_model, whereabouts
 from lpt.models.generators import build_generator, vocabulary_start
-from lpt.models.gguf import cache_dir
 from lpt.models.late_prompt import LabelScorer, LatePrompt
 from lpt.models.split import SplitModel
 from lpt.module import LatePromptModule
@@ -49,7 +48,7 @@ def build_data(config: Config, plan: Plan) -> LatePromptData:
         score_all_labels=plan.loss == "label_words",
         bucketing=config.data.bucketing,
         num_workers=config.data.num_workers,
-        tokens_dir=token_cache(),
+        tokens_dir=cache_dir("tokens"),
     )
     for name, packed in data.packed.items():
         share = packed.truncated / len(packed)
@@ -110,7 +109,7 @@ def keep_hidden(
             logger.info("Hidden states are not kept: %s.", why_not)
         return {"sets": [], "seconds": 0.0, "why_not": why_not or "cache.mode=off"}
     started = time.perf_counter()
-    folder = Path(cache.dir) if cache.dir is not None else cache_dir() / "hidden"
+    folder = Path(cache.dir) if cache.dir is not None else cache_dir("hidden")
     split = model.split
     recipe = Recipe(
         weights=identity.fingerprint,

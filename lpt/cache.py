@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lpt.cache_dir import cache_dir
 from lpt.console import as_it_is
 from lpt.data import tokens
 from lpt.data.hidden_cache import HiddenCache
 from lpt.data.hidden_entry import Entry
-from lpt.models.gguf import cache_dir
 
 _SOUND = "sound"
 _SHOWN = 12  # of a name, which is a hash
@@ -28,10 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Show, check or remove the entries; returns 1 if `verify` finds a damaged one."""
     parser = argparse.ArgumentParser(prog="python -m lpt.cache", description=__doc__)
     parser.add_argument("action", choices=("list", "verify", "clear"))
-    hidden = cache_dir() / "hidden"
+    hidden = cache_dir("hidden")
     parser.add_argument("--dir", type=Path, default=hidden, help="cache.dir, of hidden states")
     chosen = parser.parse_args(arguments)
-    cache, folder, console = HiddenCache(chosen.dir, max_bytes=0), tokens.token_cache(), Console()
+    cache, folder, console = HiddenCache(chosen.dir, max_bytes=0), cache_dir("tokens"), Console()
     if chosen.action == "clear":
         removed = f"{cache.clear()} entries removed from {chosen.dir}"
         console.print(as_it_is(removed), soft_wrap=True)

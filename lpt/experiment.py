@@ -26,7 +26,7 @@ from lpt.callbacks import DevHistory, Meter
 from lpt.config import Config
 from lpt.console import as_it_is
 from lpt.data.datamodule import LatePromptData
-from lpt.data.splits import SPLIT
+from lpt.data.split_file import SPLIT
 from lpt.data.tasks import UNKNOWN
 from lpt.errors import ConfigError, HubError
 from lpt.files import write_atomically

@@ -10,9 +10,9 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lpt.collective import gather
 from lpt.errors import RunError
 from lpt.module import LatePromptModule
-from lpt.ranks import gather
 
 logger = logging.getLogger(__name__)
 

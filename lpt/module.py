@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from lpt.collective import world_size
 from lpt.errors import RunError
 from lpt.evaluation import Evaluator
 from lpt.metrics import Answers, PredictionStore
 from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt
 from lpt.optim import build_optimizer, build_schedule
-from lpt.ranks import world_size
 
 
 class LatePromptModule(LightningModule):

@@ -15,7 +15,8 @@ import torch
 from lpt.config import Config
 from lpt.data.batching import ShuffledBatches
 from lpt.data.setup import build_task, read_splits
-from lpt.data.splits import Splits, describe
+from lpt.data.split_file import describe
+from lpt.data.splits import Splits
 from lpt.data.tasks import Task
 from lpt.data.templates import Encoder
 from lpt.errors import Problems

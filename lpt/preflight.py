@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from lpt.cache_dir import cache_dir
 from lpt.config import Config
 from lpt.console import as_it_is
 from lpt.data.packing import PackedTokens
 from lpt.data.tasks import UNKNOWN, Examples
 from lpt.data.templates import MASK, WORD
-from lpt.data.tokens import token_cache, tokenize
+from lpt.data.tokens import tokenize
 from lpt.errors import ConfigError
 from lpt.plan import Plan, prepare
 
@@ -41,7 +42,7 @@ def check(configs: Sequence[Config], console: Console) -> bool:
         try:
             plan = prepare(config)
             packed = {
-                part: tokenize(plan.encoder, examples.columns, token_cache())
+                part: tokenize(plan.encoder, examples.columns, cache_dir("tokens"))
                 for part, examples in plan.splits.items()
             }
         except ConfigError as error:

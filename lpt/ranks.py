@@ -29,16 +29,15 @@ from multiprocessing.connection import (
     deliver_challenge,
     wait,
 )
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
+from lpt.collective import world_size
 from lpt.errors import PREEMPTED, ConfigError, RunError, killed_by
 
 logger = logging.getLogger(__name__)
-_T = TypeVar("_T")
 _STARTED_BY = "LPT_STARTED_BY"  # id of the process that started this one as another rank
 _LOOK_SECONDS = 0.5
 _NEWS_SECONDS = 5.0  # that the reason of an error in between ranks may be under way
@@ -47,21 +46,6 @@ _JOIN_SECONDS = 60  # to be let in by the first rank, which strangers may keep w
 _END_SECONDS = 20.0  # for the others to end by themselves
 # Of a machine that has lost its power, the others hear after 30 s.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-
-
-def world_size() -> int:
-    """Number of ranks that have met; 1 before."""
-    met = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if met else 1
-
-
-def gather(ours: _T) -> list[_T]:
-    """What each rank has given, in all ranks; they all have to call it."""
-    if world_size() == 1:
-        return [ours]
-    given: list[Any] = [None] * world_size()
-    torch.distributed.all_gather_object(given, ours)
-    return given
 
 
 class End(NamedTuple):

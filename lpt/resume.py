@@ -27,10 +27,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lpt.checkpoints import FOLDER, LAST, latest_state, saved
+from lpt.collective import gather
 from lpt.config import Config
-from lpt.data.splits import SPLIT
+from lpt.data.split_file import SPLIT
 from lpt.errors import PREEMPTED, ConfigError, Problems, fail
-from lpt.ranks import gather
 from lpt.records import ROWS, read_json
 from lpt.report.check import read_metrics
 from lpt.results import CONFIG, FINISHED

@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 
 from lpt.data.sources import Folder
-from lpt.data.splits import (
-    make_splits,
-    strata,
-)
+from lpt.data.splits import make_splits, strata
 from lpt.data.tables import Table
 from lpt.data.tasks import Examples, Task
 from tests.split_sets import NUMBER, TASK

@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lpt.data.candidates import EXPANSIONS, GROUP
-from lpt.data.splits import Splits, describe, read_description, verify
+from lpt.data.split_file import describe, read_description, verify
+from lpt.data.splits import Splits
 from lpt.data.tables import Table
 from lpt.data.tasks import UNKNOWN, Examples, Task
 from lpt.errors import ConfigError

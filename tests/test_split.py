@@ -19,6 +19,7 @@ from lpt.models.families import FAMILIES, get_family
 from lpt.models.generators import GENERATORS, build_generator, vocabulary_start
 from lpt.models.late_prompt import Batch, LabelScorer, LatePrompt, sequence_losses
 from lpt.models.split import SplitModel
+from lpt.models.views import _ConstantText
 from tests.tiny import SIZES, tiny_model
 
 LAYERS = 4
@@ -222,8 +223,10 @@ def test_labels_that_share_a_context_score_as_if_alone(family: str, with_prompt:
 
 
 @families
-@pytest.mark.parametrize("layer", [2, LAYERS])
-def test_scored_tokens_alone_are_as_among_all(family: str, layer: int) -> None:
+@pytest.mark.parametrize("layer", [1, 2, LAYERS])
+def test_what_the_ends_are_spared_changes_nothing(
+    family: str, layer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = prompted(family, layer=layer)
     split = model.split
     batch = batch_of(*text(split.config.pad_token_id, padded=True))
@@ -231,11 +234,13 @@ def test_scored_tokens_alone_are_as_among_all(family: str, layer: int) -> None:
     hidden = split.read(batch.input_ids, batch.attention_mask)
     gradients = []
     outputs = []
-    for alone in (False, True):
+    for spared in (False, True):
         prompt = model.make_prompt(hidden, batch)
-        if alone:
+        if spared:
+            monkeypatch.undo()
             out = split.answer(hidden, batch.attention_mask, prompt, None, (rows, tokens))
         else:
+            monkeypatch.setattr(_ConstantText, "forward", lambda self, hidden: self.module(hidden))
             whole = split.answer(hidden, batch.attention_mask, prompt)
             out = whole[rows, tokens + prompt.shape[1]]
         model.zero_grad()
@@ -253,14 +258,38 @@ def test_the_last_layer_works_for_scored_tokens_only(family: str) -> None:
     split = SplitModel(model, 2)
     ids, mask = text(split.config.pad_token_id, padded=False)
     layer = list(model.base_model.get_submodule(split.family.layers).children())[-1]
-    seen: list[int] = []
-    layer.get_submodule(split.family.feed_forward[0]).register_forward_hook(
-        lambda _, inputs, __: seen.append(inputs[0].shape[:-1].numel())
-    )
+    seen: dict[str, list[int]] = {x: [] for chain in split.family.per_token for x in chain}
+    for name, counts in seen.items():
+        layer.get_submodule(name).register_forward_hook(
+            lambda _, inputs, __, counts=counts: counts.append(inputs[0].shape[:-1].numel())
+        )
     hidden = split.read(ids, mask)
     split.answer(hidden, mask, None, None, (torch.tensor([0, 2]), torch.tensor([1, 1])))
     split.answer(hidden, mask, None)
-    assert seen == [2, mask.numel()]
+    assert all(counts == [2, mask.numel()] for counts in seen.values())
+
+
+@families
+def test_the_first_layer_is_followed_backward_for_the_prompt_only(family: str) -> None:
+    model = tiny_model(family)
+    split = SplitModel(model, 2)
+    ids, mask = text(split.config.pad_token_id, padded=True)
+    rows = len(mask)
+    layer = model.base_model.get_submodule(f"{split.family.layers}.1")
+    followed: dict[str, list[int]] = {x: [] for x in split.family.projections}
+    for name, counts in followed.items():
+        layer.get_submodule(name).register_forward_hook(
+            lambda _, inputs, __, counts=counts: counts.append(
+                inputs[0].requires_grad * inputs[0].shape[:-1].numel()
+            )
+        )
+    prompt = torch.randn(rows, 3, 32, requires_grad=True)
+    split.answer(split.read(ids, mask), mask, prompt)
+    for counts in followed.values():
+        assert sum(counts) == rows * 3
+    with torch.no_grad():
+        split.answer(split.read(ids, mask), mask, prompt)
+    assert all(len(counts) in (3, 5) for counts in followed.values())
 
 
 @pytest.mark.parametrize("family", MASKED)

@@ -12,14 +12,8 @@ import pytest
 
 from lpt.data.setup import build_task
 from lpt.data.sources import Folder
-from lpt.data.splits import (
-    Splits,
-    describe,
-    digest,
-    make_splits,
-    read_description,
-    verify,
-)
+from lpt.data.split_file import describe, digest, read_description, verify
+from lpt.data.splits import Splits, make_splits
 from lpt.data.tasks import Examples, Task
 from lpt.data.templates import Template
 from lpt.errors import ConfigError

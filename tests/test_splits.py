@@ -11,10 +11,8 @@ import pytest
 
 from lpt.data.fewshot import draw_per_class, draw_total, hold_out
 from lpt.data.sources import Folder
-from lpt.data.splits import (
-    Splits,
-    describe,
-)
+from lpt.data.split_file import describe
+from lpt.data.splits import Splits
 from lpt.data.tables import Table
 from lpt.errors import ConfigError, HubError, Problem
 from tests.split_sets import TASK, Rows, change, contents, folder, rows, split, texts, whole_folder

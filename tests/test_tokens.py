@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from xxhash import xxh3_64_hexdigest
 
 from lpt.cache import main
+from lpt.cache_dir import cache_dir
 from lpt.data import tokens
 from lpt.data.packing import PackedTokens
 from lpt.data.templates import Encoded, Encoder, Template
@@ -404,8 +405,8 @@ def test_the_command_line_lists_verifies_and_clears(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("LPT_CACHE", str(tmp_path / "[/caches]"))
     for given in (columns(), swapped()):
-        tokenize(encoder("masked"), given, tokens.token_cache())
-    first, second = tokens.kept(tokens.token_cache())
+        tokenize(encoder("masked"), given, cache_dir("tokens"))
+    first, second = tokens.kept(cache_dir("tokens"))
     for action in ("list", "verify"):
         assert main([action]) == 0
         shown = capsys.readouterr().out
@@ -420,7 +421,7 @@ def test_the_command_line_lists_verifies_and_clears(
     assert [line for line in lines if second.stem[:12] in line and "sound" in line]
     assert main(["clear"]) == 0
     assert "tokens of 2 sets removed" in capsys.readouterr().out
-    assert not list(tokens.token_cache().iterdir())
+    assert not list(cache_dir("tokens").iterdir())
     assert main(["verify"]) == 0
 
 

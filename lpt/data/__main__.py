@@ -62,7 +62,7 @@ def _check(overrides: Sequence[str]) -> int:
 
 def _kshot(overrides: Sequence[str], out: Path) -> int:
     from lpt.data.setup import build_task, read_splits
-    from lpt.data.splits import describe
+    from lpt.data.split_file import describe
     from lpt.files import write_atomically
     from lpt.validation import validate
 

@@ -15,8 +15,9 @@ from lpt.data.tasks import UNKNOWN
 from lpt.models.late_prompt import IGNORED, Batch
 from lpt.models.split import Branches
 
-_WINDOW = 32  # batches that are sorted by length together
-_JITTER = 0.2  # largest random lengthening before sorting
+_WINDOWS = 4  # of a pass, if it has enough batches: what is sorted by length together
+_WINDOW_BATCHES = 32, 128  # fewest and most batches a window
+_JITTER = 0.2  # largest random lengthening before sorting, where a pass is one window
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -87,7 +88,8 @@ class ShuffledBatches(Sampler[list[int]]):
         whole = self.size // step
         if self.lengths is not None:
             # Whoever is in the short last batch is chosen by chance, not by length.
-            self._sort_windows(order[: whole * step], step * _WINDOW, random)
+            window = step * int(np.clip(whole // _WINDOWS, *_WINDOW_BATCHES))
+            self._sort_windows(order[: whole * step], window, random)
         batches = [order[at : at + step] for at in range(0, self.size, step)]
         if self.lengths is not None:
             # The short batch stays last, so that its place does not depend on the order.
@@ -98,7 +100,7 @@ class ShuffledBatches(Sampler[list[int]]):
 
     def _sort_windows(self, order: np.ndarray, window: int, random: np.random.Generator) -> None:
         assert self.lengths is not None
-        jitter = _JITTER * min(1.0, window / self.size)
+        jitter = _JITTER * min(1.0, window / self.size) ** 2
         sort_by = self.lengths[order] * random.uniform(1, 1 + jitter, len(order))
         for at in range(0, len(order), window):
             part = slice(at, at + window)

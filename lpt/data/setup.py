@@ -8,7 +8,8 @@ from pathlib import Path
 from lpt.config import Config
 from lpt.data.config import ExtraSet
 from lpt.data.sources import Hub, Source, find_folders, open_folder
-from lpt.data.splits import Splits, make_splits, read_description, verify
+from lpt.data.split_file import read_description, verify
+from lpt.data.splits import Splits, make_splits
 from lpt.data.tasks import Task, choose_template
 from lpt.data.templates import MASK, Template
 from lpt.errors import fail

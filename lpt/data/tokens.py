@@ -24,7 +24,6 @@ import pyarrow as pa
 from lpt.data.packing import PackedTokens
 from lpt.data.templates import Encoder
 from lpt.files import checksum
-from lpt.models.gguf import cache_dir
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -35,11 +34,6 @@ _UNFINISHED = ".unfinished-"
 _BATCH = 1000
 _KEY_BYTES = 64  # a SHA-256 in hexadecimal digits
 _SEAL_BYTES = _KEY_BYTES + 16
-
-
-def token_cache() -> Path:
-    """Where the tokens of larger sets are kept."""
-    return cache_dir() / "tokens"
 
 
 def tokenize(

@@ -23,8 +23,11 @@ class Family:
     Attributes:
         kind: Masked or causal language model.
         layers: Path of the layer list.
-        feed_forward: Modules of a layer, in order, that work on each token by itself after the
-            attention: the first is given the tokens, the last one's output has their shape again.
+        projections: Modules of a layer that make queries, keys and values of each token by itself.
+        per_token: Chains of modules of a layer whose output for a token is read only for that same
+            token: the queries where they have a module of their own, the attention's output, the
+            feed-forward part. A chain's first module is given the tokens, the last one's output has
+            their shape again.
         embeddings: Modules that `above` receives the finished output of, so they return their
             `inputs_embeds` (or only argument) untouched there.
         positions: Position embeddings that the forward adds by itself; they add nothing in `above`.
@@ -42,7 +45,8 @@ class Family:
 
     kind: Kind
     layers: str
-    feed_forward: tuple[str, ...] = ("mlp",)
+    projections: tuple[str, ...]
+    per_token: tuple[tuple[str, ...], ...]
     embeddings: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
@@ -56,11 +60,16 @@ class Family:
     masks_by_type: bool = False
 
 
+_BERT_FEED_FORWARD = ("intermediate", "output")
+_LLAMA_PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+
+
 def _bert_like(position_offset: int = 0, extra: tuple[str, ...] = ()) -> Family:
     return Family(
         kind="masked",
         layers="encoder.layer",
-        feed_forward=("intermediate", "output"),
+        projections=("attention.self.query", "attention.self.key", "attention.self.value"),
+        per_token=(("attention.self.query",), ("attention.output",), _BERT_FEED_FORWARD),
         embeddings=("embeddings", *extra),
         dropout="hidden_dropout_prob",
         position_limit="max_position_embeddings",
@@ -68,12 +77,14 @@ def _bert_like(position_offset: int = 0, extra: tuple[str, ...] = ()) -> Family:
     )
 
 
-def _deberta_like(first: tuple[str, ...] = ()) -> Family:
+def _deberta_like(projections: tuple[str, ...], first: tuple[str, ...] = ()) -> Family:
     # legacy=True, the default, has a head of another shape than the published checkpoints.
     return Family(
         kind="masked",
         layers="encoder.layer",
-        feed_forward=("intermediate", "output"),
+        projections=tuple(f"attention.self.{name}" for name in projections),
+        # Not the queries: their module is given the relative positions too.
+        per_token=(("attention.output",), _BERT_FEED_FORWARD),
         embeddings=("embeddings",),
         first=first,
         dropout="hidden_dropout_prob",
@@ -84,7 +95,14 @@ def _deberta_like(first: tuple[str, ...] = ()) -> Family:
 
 def _llama_like(*, masks_by_type: bool = False) -> Family:
     # Embedding modules are never called with inputs_embeds in these; positions are rotary.
-    return Family(kind="causal", layers="layers", final=("norm",), masks_by_type=masks_by_type)
+    return Family(
+        kind="causal",
+        layers="layers",
+        projections=_LLAMA_PROJECTIONS,
+        per_token=(("self_attn.q_proj",), ("self_attn.o_proj",), ("mlp",)),
+        final=("norm",),
+        masks_by_type=masks_by_type,
+    )
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -93,11 +111,15 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "roberta": _bert_like(position_offset=2),
         "xlm-roberta": _bert_like(position_offset=2),
         "electra": _bert_like(extra=("embeddings_project",)),
-        "deberta": _deberta_like(),
-        "deberta-v2": _deberta_like(first=("encoder.conv",)),
+        "deberta": _deberta_like(("in_proj",)),
+        "deberta-v2": _deberta_like(
+            ("query_proj", "key_proj", "value_proj"), first=("encoder.conv",)
+        ),
         "modernbert": Family(
             kind="masked",
             layers="layers",
+            projections=("attn.Wqkv",),
+            per_token=(("attn.Wo",), ("mlp",)),
             embeddings=("embeddings",),
             final=("final_norm",),
             dropout="mlp_dropout",
@@ -105,6 +127,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "gpt2": Family(
             kind="causal",
             layers="h",
+            projections=("attn.c_attn",),
+            per_token=(("attn.c_proj",), ("mlp",)),
             embeddings=("drop",),
             positions=("wpe",),
             final=("ln_f",),
@@ -114,7 +138,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "opt": Family(
             kind="causal",
             layers="decoder.layers",
-            feed_forward=("fc1", "fc2"),
+            projections=_LLAMA_PROJECTIONS,
+            per_token=(("self_attn.q_proj",), ("self_attn.out_proj",), ("fc1", "fc2")),
             embeddings=("decoder.project_in",),
             positions=("decoder.embed_positions",),
             final=("decoder.final_layer_norm", "decoder.project_out"),
@@ -125,6 +150,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "gpt_neox": Family(
             kind="causal",
             layers="layers",
+            projections=("attention.query_key_value",),
+            per_token=(("attention.dense",), ("mlp",)),
             embeddings=("emb_dropout",),
             final=("final_layer_norm",),
             dropout="hidden_dropout",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,13 +16,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lpt.cache_dir import cache_dir
+
 logger = logging.getLogger(__name__)
-
-
-def cache_dir() -> Path:
-    """Folder for what can be made again: $LPT_CACHE, or lpt in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lpt"
-    return Path(os.environ.get("LPT_CACHE", default))
 
 
 def converted(file: Path) -> Path:
@@ -34,7 +29,7 @@ def converted(file: Path) -> Path:
     """
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()[:16]
-    folder = cache_dir() / "gguf" / f"{file.stem}-{digest}-transformers-{transformers.__version__}"
+    folder = cache_dir("gguf") / f"{file.stem}-{digest}-transformers-{transformers.__version__}"
     if folder.is_dir():
         return folder
     logger.info("Converting %s once; the result is kept in %s", file.name, folder)

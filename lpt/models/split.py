@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lpt.models.families import get_family
-from lpt.models.views import Scored, head_view, lower_view, upper_view
+from lpt.models.views import Wanted, head_view, lower_view, upper_view
 
 
 class Branches(NamedTuple):
@@ -67,8 +67,8 @@ class SplitModel(nn.Module):
             raise ValueError(f"layer {layer} is outside 1..{len(layers)}")
         model.requires_grad_(False).eval()
         self.below: PreTrainedModel | None = lower_view(base, self.family, layer)
-        self._scored = Scored()
-        self.above = upper_view(base, self.family, layer, self._scored, recompute=recompute)
+        self._wanted = Wanted()
+        self.above = upper_view(base, self.family, layer, self._wanted, recompute=recompute)
         self.head = head_view(model, self.family)
         self.words_head = None if word_ids is None else head_view(model, self.family, word_ids)
         # In a tuple, because it is no part of this module: only its views are.
@@ -182,7 +182,7 @@ class SplitModel(nn.Module):
                     torch.cat([front, positions + length], dim=1),
                 )
         at = None if scored is None else scored[0] * hidden.shape[1] + scored[1] + length
-        self._scored.at = at
+        self._wanted.scored, self._wanted.prompt = at, length
         final = self._run(self.above, attention_mask, branches, inputs_embeds=hidden)
         return final if at is None else final.flatten(0, 1)[at]
 

@@ -77,49 +77,63 @@ class Recomputed(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
 
-class Scored:
-    """The tokens that are scored, for the layer whose output nothing else reads.
+class Wanted:
+    """What of a pass through the upper stack is wanted, for the layers at its two ends.
 
     Attributes:
-        at: (U,) distinct places of tokens in a flattened (B, S); None: all are wanted.
-        shape: (B, S), noted on the way in and needed on the way out.
+        prompt: m, the leading tokens of a row whose gradient is wanted; text is constant.
+        scored: (U,) distinct places of tokens in a flattened (B, S); None: all are wanted.
+        shape: (B, S), noted on the way into a chain of modules and needed on the way out.
     """
 
     def __init__(self) -> None:
-        self.at: Tensor | None = None
+        self.prompt = 0
+        self.scored: Tensor | None = None
         self.shape = torch.Size()
 
 
-class _FirstOfScored(nn.Module):
-    """The first module of a feed-forward part, for scored tokens only: (B, S, D) -> (U, ...)."""
+class _ConstantText(nn.Module):
+    """A projection of the first layer: text gets no gradient, as nothing behind needs it."""
 
-    def __init__(self, module: nn.Module, scored: Scored) -> None:
+    def __init__(self, module: nn.Module, wanted: Wanted) -> None:
         super().__init__()
         self.module = module
-        self.scored = scored
+        self.wanted = wanted
 
     def forward(self, hidden: Tensor) -> Tensor:
-        if self.scored.at is None:
+        if not (hidden.requires_grad and torch.is_grad_enabled()):
             return self.module(hidden)
-        self.scored.shape = hidden.shape[:-1]
-        return self.module(hidden.flatten(0, -2)[self.scored.at])
+        prompt, text = hidden.tensor_split([self.wanted.prompt], dim=1)
+        parts = (prompt, text.detach())
+        return torch.cat([self.module(part.contiguous()) for part in parts], dim=1)
 
 
-class _LastOfScored(nn.Module):
-    """The last module of a feed-forward part: (U, ...) -> (B, S, D), zero where not scored."""
+class _OfScored(nn.Module):
+    """A module of the last layer, for scored tokens only.
 
-    def __init__(self, module: nn.Module, scored: Scored) -> None:
+    The first of a chain takes (B, S, D) down to (U, ...); the last one's output is (B, S, D) again,
+    zero where not scored.
+    """
+
+    def __init__(self, module: nn.Module, wanted: Wanted, *, first: bool, last: bool) -> None:
         super().__init__()
         self.module = module
-        self.scored = scored
+        self.wanted = wanted
+        self.first = first
+        self.last = last
 
-    def forward(self, inner: Tensor, *residual: Tensor) -> Tensor:
-        at = self.scored.at
+    def forward(self, hidden: Tensor, *residual: Tensor) -> Tensor:
+        at = self.wanted.scored
         if at is None:
-            return self.module(inner, *residual)
-        out = self.module(inner, *(tensor.flatten(0, -2)[at] for tensor in residual))
-        shape = self.scored.shape
-        whole = out.new_zeros(shape.numel(), out.shape[-1]).index_copy(0, at, out)
+            return self.module(hidden, *residual)
+        if self.first:
+            self.wanted.shape = hidden.shape[:-1]
+            hidden = hidden.flatten(0, -2)[at]
+        out = self.module(hidden, *(tensor.flatten(0, -2)[at] for tensor in residual))
+        if not self.last:
+            return out
+        shape = self.wanted.shape
+        whole = out.new_zeros(shape.numel(), out.shape[-1]).index_copy_(0, at, out)
         return whole.view(*shape, -1)
 
 
@@ -136,14 +150,19 @@ def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedM
 
 
 def upper_view(
-    base: PreTrainedModel, family: Family, layer: int, scored: Scored, *, recompute: bool = False
+    base: PreTrainedModel, family: Family, layer: int, wanted: Wanted, *, recompute: bool = False
 ) -> PreTrainedModel:
     """The layers from `layer` on; it takes hidden states as `inputs_embeds`.
 
-    The feed-forward part of the last layer, two thirds of its work, is done for scored tokens only.
+    Where nothing else needs it, no work is done: all but keys and values of the last layer, five
+    sixths of it, is done for scored tokens only, and the first layer's projections are followed
+    backward for the prompt only.
     """
-    *inner, last = list(base.get_submodule(family.layers).children())[layer - 1 :]
-    layers = [*(map(Recomputed, inner) if recompute else inner), _for_scored(last, family, scored)]
+    layers = list(base.get_submodule(family.layers).children())[layer - 1 :]
+    layers[-1] = _for_scored(layers[-1], family, wanted)
+    layers[0] = _with_constant_text(layers[0], family, wanted)
+    if recompute:
+        layers[:-1] = map(Recomputed, layers[:-1])
     replaced: dict[str, nn.Module | None] = {
         family.layers: nn.ModuleList(layers),
         **_without_words(base, family),
@@ -180,10 +199,19 @@ def head_view(
     return _view(model, {path: _Given(embeddings), output: part})
 
 
-def _for_scored(layer: nn.Module, family: Family, scored: Scored) -> nn.Module:
-    first, last = family.feed_forward[0], family.feed_forward[-1]
-    parts: dict[str, nn.Module] = {first: _FirstOfScored(layer.get_submodule(first), scored)}
-    parts[last] = _LastOfScored(parts.get(last, layer.get_submodule(last)), scored)
+def _with_constant_text(layer: nn.Module, family: Family, wanted: Wanted) -> nn.Module:
+    parts = {name: layer.get_submodule(name) for name in family.projections}
+    # Where the first layer is the last one too, its queries are few already.
+    whole = {name: part for name, part in parts.items() if not isinstance(part, _OfScored)}
+    return _view(layer, {name: _ConstantText(part, wanted) for name, part in whole.items()})
+
+
+def _for_scored(layer: nn.Module, family: Family, wanted: Wanted) -> nn.Module:
+    parts = {
+        x: _OfScored(layer.get_submodule(x), wanted, first=x == chain[0], last=x == chain[-1])
+        for chain in family.per_token
+        for x in chain
+    }
     view = _view(layer, parts)
     if hasattr(view, "chunk_size_feed_forward"):
         view.chunk_size_feed_forward = 0  # chunks would move the places of the scored tokens
