@@ -62,11 +62,11 @@ def test_a_full_disk_while_a_checkpoint_is_written(
     checkpoints = tmp_path / "broken" / "checkpoints"
     with no_room() as limit:
         before_step(step, lambda: limit(4096))
-        with pytest.raises(RunError, match=r"best\.ckpt: File too large.*resume=\S+broken goes on"):
+        with pytest.raises(RunError, match=r"\.ckpt: File too large.*resume=\S+broken goes on"):
             run(config)
     assert unfinished(tmp_path / "broken") == []
-    states = {file.name: read_checkpoint(file) for file in checkpoints.glob("*")}
-    assert {state["global_step"] for state in states.values()} == ({6} if step == 7 else set())
+    steps = [read_checkpoint(file)["global_step"] for file in checkpoints.glob("*")]
+    assert max(steps, default=0) == (6 if step == 7 else 0)
     assert "The run ends with" in (tmp_path / "broken" / "log.txt").read_text()
     run(config)
     assert_same(tmp_path / "broken", whole)

@@ -34,9 +34,9 @@ def tracked(toy: MakeConfig, tmp_path: Path) -> Tracked:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Ours, not those of libraries."""
-    named = (r for r in caplog.records if r.name.startswith("lpt") and r.levelname != "DEBUG")
-    return [record.getMessage() for record in named if record.levelname != "INFO"]
+    """Those of the trackers."""
+    named = [r for r in caplog.records if r.name.endswith("tracking") and r.levelname == "WARNING"]
+    return [record.getMessage() for record in named]
 
 
 def given_up(tracker: str, reason: str) -> str:
