@@ -186,7 +186,9 @@ def _baseline(
     full = spec["method"] == "full"
     mixed = full and spec["dtype"] == "bfloat16"
     dtype = torch.float32 if full else getattr(torch, spec["dtype"])
-    model = MaskModel(load_model(plan.backbone, dtype=dtype, attention=None), lora=not full)
+    model = MaskModel(
+        load_model(plan.backbone, dtype=dtype, attention=plan.attention), lora=not full
+    )
     trainer = Trainer(
         accelerator=config.strategy.accelerator,
         devices=1,

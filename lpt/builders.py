@@ -61,7 +61,7 @@ def build_data(config: Config, plan: Plan) -> LatePromptData:
 def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:
     """Load the backbone, split it, and put a fresh generator in."""
     model, prompt = config.model, config.prompt
-    loaded = load_model(plan.backbone, dtype=getattr(torch, model.dtype), attention=model.attention)
+    loaded = load_model(plan.backbone, dtype=getattr(torch, model.dtype), attention=plan.attention)
     identity = BackboneIdentity(
         **_absolute(whereabouts(config.model)),
         model_type=plan.backbone.config.model_type,

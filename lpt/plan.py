@@ -26,6 +26,7 @@ from lpt.models.verbalizer import word_ids
 from lpt.validation import check_layer, validate
 
 logger = logging.getLogger(__name__)
+_SHORT_TEXT = 256  # tokens
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Plan:
         word_ids: Token of each label's word.
         layer: First layer that sees the prompt.
         loss: What the loss is over: `vocabulary` or `label_words`.
+        attention: Attention implementation; None: what transformers picks for the model.
     """
 
     backbone: Backbone
@@ -49,6 +51,7 @@ class Plan:
     word_ids: list[int]
     layer: int
     loss: str
+    attention: str | None
 
     @cached_property
     def split(self) -> dict[str, Any]:
@@ -95,7 +98,8 @@ def prepare(config: Config) -> Plan:
     assert ids is not None
     layer = config.prompt.layer if config.prompt.layer is not None else depth // 2 + 1
     loss = config.loss or ("label_words" if task.scale is not None else "vocabulary")
-    return Plan(backbone, task, splits, encoder, ids, layer, loss)
+    attention = config.model.attention or _attention(config)
+    return Plan(backbone, task, splits, encoder, ids, layer, loss, attention)
 
 
 def resolve(config: Config, run_dir: str | None, layer: int) -> Config:
@@ -119,7 +123,7 @@ def check_machine(config: Config) -> None:
             f"up to {have} GPUs on this machine",
             "fewer devices, or strategy.accelerator=cpu",
         )
-    on_cpu = strategy.accelerator == "cpu" or not have
+    on_cpu = _on_cpu(config)
     named = os.environ.get("CXX" if on_cpu else "CC")
     compilers = [named] if named else ["g++", "clang++"] if on_cpu else ["gcc", "clang", "cc"]
     if config.trainer.compile and not any(map(shutil.which, compilers)):
@@ -134,6 +138,21 @@ def check_machine(config: Config) -> None:
         logger.warning(
             "This processor has no bf16 arithmetic: bf16 will be many times slower than float32."
         )
+
+
+def _on_cpu(config: Config) -> bool:
+    return config.strategy.accelerator == "cpu" or not torch.cuda.device_count()
+
+
+def _attention(config: Config) -> str | None:
+    """What is fastest: on a CPU, torch's SDPA has a slow backward pass in half precision.
+
+    In bf16 and for short texts, both passes take 3 to 7 times as long as the products and the
+    softmax by themselves; at 256 tokens it is about the same.
+    """
+    half = config.model.dtype != "float32" or config.trainer.precision != "32-true"
+    short = config.data.max_length <= _SHORT_TEXT
+    return "eager" if half and short and _on_cpu(config) else None
 
 
 def _check_backbone(config: Config, backbone: Backbone, problems: Problems) -> None:

@@ -61,7 +61,7 @@ def test_a_full_disk_while_a_checkpoint_is_written(
     config = broken(toy, tmp_path)
     checkpoints = tmp_path / "broken" / "checkpoints"
     with no_room() as limit:
-        before_step(step, lambda: limit(4096))
+        before_step(step, lambda: limit(1 << 14))  # the log stays below
         with pytest.raises(RunError, match=r"\.ckpt: File too large.*resume=\S+broken goes on"):
             run(config)
     assert unfinished(tmp_path / "broken") == []

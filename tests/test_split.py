@@ -55,8 +55,13 @@ def batch_of(ids: Tensor, mask: Tensor) -> Batch:
     )
 
 
-def prompted(family: str, layer: int, kind: str = "npg", length: int = 3) -> LatePrompt:
-    split = SplitModel(tiny_model(family), layer)
+def prompted(
+    family: str, layer: int, kind: str = "npg", length: int = 3, attention: str | None = None
+) -> LatePrompt:
+    model = tiny_model(family)
+    if attention is not None:
+        model.set_attn_implementation(attention)
+    split = SplitModel(model, layer)
     torch.manual_seed(2)
     generator = build_generator(kind, hidden_size=32, length=length, bottleneck=6)
     return LatePrompt(split, generator).eval()
@@ -202,9 +207,12 @@ CAUSAL = [name for name, family in FAMILIES.items() if family.kind == "causal"]
 
 @pytest.mark.parametrize("family", CAUSAL)
 @pytest.mark.parametrize("with_prompt", [False, True])
-def test_labels_that_share_a_context_score_as_if_alone(family: str, with_prompt: bool) -> None:
+@pytest.mark.parametrize("attention", [None, "eager"])
+def test_labels_that_share_a_context_score_as_if_alone(
+    family: str, with_prompt: bool, attention: str | None
+) -> None:
     """Longer than the sliding windows of the tiny models."""
-    model = prompted(family, layer=3)
+    model = prompted(family, layer=3, attention=attention)
     contexts = [[1, *range(10, 10 + n)] for n in (12, 3, 7)]
     endings = [[[30, 31, 2], [32, 2]], [[33, 2], [34, 35, 36, 2]], [[37], [38, 2]]]
     packed = PackedTokens(Encoded(contexts, endings=endings), model.split.config.pad_token_id)
@@ -220,6 +228,17 @@ def test_labels_that_share_a_context_score_as_if_alone(family: str, with_prompt:
             alone[:, y] = -sequence_losses(model(one, prompted=with_prompt), one, 3)
     torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-5)
     assert scores.std() > 0.1
+
+
+@families
+def test_eager_attention_answers_the_same(family: str) -> None:
+    logits = []
+    for attention in (None, "eager"):
+        model = prompted(family, layer=3, attention=attention)
+        with torch.no_grad():
+            logits.append(model(batch_of(*text(model.split.config.pad_token_id, padded=True))))
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-5, rtol=1e-5)
+    assert model.split.config._attn_implementation == "eager"
 
 
 @families

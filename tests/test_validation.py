@@ -428,6 +428,31 @@ def test_bf16_on_a_processor_without_it_is_told(
     assert ("no bf16 arithmetic" in caplog.text) == warned
 
 
+@pytest.mark.parametrize(
+    ("settings", "picked"),
+    [
+        ((), None),
+        (("model.dtype=bfloat16",), "eager"),
+        (("trainer.precision=bf16-mixed",), "eager"),
+        (("model.dtype=bfloat16", "data.max_length=257"), None),
+        (("model.dtype=bfloat16", "model.attention=sdpa"), "sdpa"),
+        (("model.attention=eager",), "eager"),
+    ],
+)
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_attention_that_is_fastest_on_the_device(
+    checkpoints: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: tuple[str, ...],
+    picked: str | None,
+    gpus: int,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    given = next((s.partition("=")[2] for s in settings if "attention" in s), None)
+    config = local(checkpoints["causal"], "data.max_length=256", *settings)
+    assert prepare(config).attention == (picked if gpus == 0 else given)
+
+
 def test_template_for_the_other_kind_of_model(bert: Path) -> None:
     with pytest.raises(ConfigError, match="only <mask> for a masked model"):
         prepare(local(bert, 'task.template="{text} It was {word} ."'))
