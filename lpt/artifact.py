@@ -47,7 +47,7 @@ class BackboneIdentity:
         gguf_file: GGUF file in the folder.
         model_type: Family, as transformers names it.
         dtype: Type of the frozen weights.
-        attention: Attention implementation asked for.
+        attention: Attention implementation that was asked for or picked; None: transformers picks.
         fingerprint: SHA-256 of the weights in that type, shortened.
     """
 

@@ -66,7 +66,7 @@ def build_model(config: Config, plan: Plan) -> tuple[LatePrompt, BackboneIdentit
         **_absolute(whereabouts(config.model)),
         model_type=plan.backbone.config.model_type,
         dtype=model.dtype,
-        attention=model.attention,
+        attention=plan.attention,
         fingerprint=fingerprint(loaded),
     )
     split = SplitModel(

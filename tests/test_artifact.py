@@ -74,6 +74,16 @@ def test_what_is_written_is_read(adapter: Path) -> None:
     assert isinstance(load_adapter(adapter), LatePrompt)
 
 
+def test_a_model_is_read_with_the_attention_that_it_was_trained_with(
+    checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
+) -> None:
+    """In half precision on a CPU it is not the one that transformers would pick."""
+    half = ("model.dtype=bfloat16", "strategy.accelerator=cpu", f"run_dir={tmp_path / 'run'}")
+    run(compose_run(*toy_overrides(checkpoints, toy_data, "masked"), *half))
+    loaded = load_adapter(tmp_path / "run" / "adapter")
+    assert loaded.split.config._attn_implementation == "eager"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
