@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from lpt.cli import run_composed, start
+from lpt.cli.main import run_composed, start
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

@@ -6,8 +6,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lpt.methods.late_prompt import Batch
 from lpt.models.families import get_family
-from lpt.models.late_prompt import Batch
 from lpt.models.views import head_view
 
 

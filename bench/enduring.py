@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from lpt.config import PACKAGE_DIR
+from lpt.config.schema import PACKAGE_DIR
 
 SWEEP = PACKAGE_DIR.parent / "sweep.py"
 _EVERY = 2.0  # seconds between samples

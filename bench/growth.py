@@ -17,8 +17,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from bench.baselines import MaskModel
 from bench.clock import synchronize
+from lpt.methods.late_prompt import Batch, LatePrompt, sequence_losses
 from lpt.models.generators import build_generator
-from lpt.models.late_prompt import Batch, LatePrompt, sequence_losses
 from lpt.models.split import SplitModel
 
 _ROWS = 8
@@ -120,7 +120,7 @@ def _batch(device: str, tokens: int) -> Batch:
     return Batch(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        read_at=torch.zeros_like(each),
+        summary_index=torch.zeros_like(each),
         pool_length=torch.full_like(each, tokens),
         rows=each,
         positions=torch.full_like(each, tokens - 2),
@@ -128,5 +128,5 @@ def _batch(device: str, tokens: int) -> Batch:
         targets=torch.full_like(each, 5),
         sequences=each,
         labels=torch.zeros_like(each),
-        index=each,
+        row_ids=each,
     )

@@ -45,20 +45,20 @@ def main() -> None:
 
 
 def _once(overrides: list[str]) -> None:
-    from lpt.cache_dir import cache_dir
-    from lpt.data.__main__ import compose_all
-    from lpt.data.setup import build_task, read_splits
+    from lpt.cli.data import compose_all
+    from lpt.data.build import build_task, read_splits
     from lpt.data.templates import Encoder
     from lpt.data.tokens import tokenize
-    from lpt.models.backbone import find_backbone, whereabouts
+    from lpt.files import cache_dir
+    from lpt.models.backbone import checkpoint_source, find_backbone
 
     [config] = compose_all(overrides)
-    backbone = find_backbone(**whereabouts(config.model))
+    backbone = find_backbone(**checkpoint_source(config.model))
     started = time.perf_counter()
     task = build_task(config, backbone.family.kind)
     train = read_splits(config, task).train
     read = time.perf_counter()
-    encoder = Encoder(backbone.tokenizer, task.template, task.words, config.data.max_length)
+    encoder = Encoder(backbone.tokenizer, task.template, task.label_words, config.data.max_length)
     tokenize(encoder, train.columns, cache_dir("tokens"))
     end = time.perf_counter()
     sys.stdout.write(f"{len(train)} {read - started:.3f} {end - read:.3f}\n")

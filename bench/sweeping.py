@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from lpt.config import PACKAGE_DIR
+from lpt.config.schema import PACKAGE_DIR
 
 SWEEP = PACKAGE_DIR.parent / "sweep.py"
 # Both run one job after the other; basic is Hydra's own, with a process for each job.

@@ -21,15 +21,15 @@ from bench.baselines import MaskModel
 from bench.clock import synchronize
 from bench.flops import Shape
 from bench.synthetic import TEMPLATE
-from lpt.builders import build_data, build_model, build_module, keep_hidden
-from lpt.config import Config, register, to_config
+from lpt.config.schema import Config, register, to_config
 from lpt.data.batching import ShuffledBatches
 from lpt.data.datamodule import LatePromptData
-from lpt.memory import peak_memory_mb, reset_peak_memory
+from lpt.methods.late_prompt import Batch
 from lpt.models.backbone import load_model
-from lpt.models.late_prompt import Batch
-from lpt.plan import Plan, prepare
-from lpt.training import build_trainer
+from lpt.training.build import build_data, build_model, build_module, precompute_hidden_states
+from lpt.training.callbacks.memory import peak_memory_mb, reset_peak_memory
+from lpt.training.plan import Plan, prepare
+from lpt.training.trainer import build_trainer
 
 _CONF = Path(__file__).parents[1] / "conf"
 _ENDLESS = 1_000_000
@@ -149,7 +149,7 @@ def _config(spec: dict[str, Any]) -> Config:
                 "task=sst2",
                 f"data.path={spec['data']}",
                 f"task.template={json.dumps(TEMPLATE)}",
-                "task.words=[bad,good]",
+                "task.label_words=[bad,good]",
                 "task.files={train: train.tsv, dev: dev.tsv, test: test.tsv}",
                 f"data.batch_size={spec['batch_size']}",
                 f"data.bucketing={spec['bucketing']}",
@@ -175,7 +175,7 @@ def _late_prompt(
     model, identity = build_model(config, plan)
     data, module = build_data(config, plan), build_module(config, plan, model)
     trainer = build_trainer(config, Path(os.environ["LPT_CACHE"]), plan.backbone, model)
-    cached = keep_hidden(config, plan, trainer, model, identity, data)
+    cached = precompute_hidden_states(config, plan, trainer, model, identity, data)
     return module, data, trainer, cached
 
 

@@ -33,7 +33,7 @@ class LptSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run it; ends the program with its exit status."""
-        from lpt.cli import run_swept
+        from lpt.cli.main import run_swept
 
         started = 0
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from rich.text import Text
 
 # Exit statuses.
 USAGE_ERROR = 2
@@ -30,19 +33,19 @@ class Problem:
     Attributes:
         where: Config key (`prompt.layer`) or file and line (`train.tsv:17`).
         given: What was found there.
-        allowed: What would be accepted.
-        todo: What to do about it.
+        expected: What would be accepted.
+        hint: What to do about it.
     """
 
     where: str
     given: str
-    allowed: str = ""
-    todo: str = ""
+    expected: str = ""
+    hint: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.given}"]
-        lines += [f"  allowed: {self.allowed}"] if self.allowed else []
-        lines += [f"  do: {self.todo}"] if self.todo else []
+        lines += [f"  expected: {self.expected}"] if self.expected else []
+        lines += [f"  hint: {self.hint}"] if self.hint else []
         return "\n".join(lines)
 
 
@@ -77,9 +80,9 @@ class Problems:
         self.found: list[Problem] = []
         self._only_hub = True
 
-    def add(self, where: str, given: str, allowed: str = "", todo: str = "") -> None:
+    def add(self, where: str, given: str, expected: str = "", hint: str = "") -> None:
         """Note one problem; see `Problem` for the parts."""
-        self.found.append(Problem(where, given, allowed, todo))
+        self.found.append(Problem(where, given, expected, hint))
         self._only_hub = False
 
     @contextmanager
@@ -94,7 +97,7 @@ class Problems:
         yield of_rows
         more = len(of_rows.found) - _SHOWN_ROWS
         for problem in of_rows.found[:_SHOWN_ROWS]:
-            self.add(problem.where, problem.given, problem.allowed, problem.todo)
+            self.add(problem.where, problem.given, problem.expected, problem.hint)
         if more > 0:
             self.add(name, f"{more} more {what}")
 
@@ -126,12 +129,29 @@ class Problems:
             raise (HubError if self._only_hub else ConfigError)(dict.fromkeys(self.found))
 
 
-def fail(where: str, given: str, allowed: str = "", todo: str = "") -> ConfigError:
+def config_error(where: str, given: str, expected: str = "", hint: str = "") -> ConfigError:
     """Make a `ConfigError` of a single problem, to be raised."""
-    return ConfigError([Problem(where, given, allowed, todo)])
+    return ConfigError([Problem(where, given, expected, hint)])
 
 
 def did_you_mean(value: str, options: Iterable[str], count: int = 3) -> str:
     """The options nearest to `value` as a hint, or an empty string when none is near."""
     near = difflib.get_close_matches(value, list(dict.fromkeys(options)), n=count, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+# Those that move the cursor or cannot be encoded; not line breaks and tabs.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def literal_text(text: object, style: str = "") -> Text:
+    """Text for a console, a table's cell or a title.
+
+    A string would be read as rich's markup, in which `[/x]` is an error, and `:100:` in
+    `train.tsv:100: bad label` an emoji. Control characters are shown by their escapes.
+
+    Args:
+        text: What to show.
+        style: How.
+    """
+    return Text(_CONTROL.sub(lambda found: repr(found[0])[1:-1], str(text)), style)

@@ -20,22 +20,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from lpt.artifact import BackboneIdentity, PromptDescription, TaskDescription, save_adapter
-from lpt.builders import build_data, build_model, build_module, keep_hidden
-from lpt.callbacks import DevHistory, Meter
-from lpt.config import Config
-from lpt.console import as_it_is
+from lpt.config.schema import Config
 from lpt.data.datamodule import LatePromptData
 from lpt.data.split_file import SPLIT
 from lpt.data.tasks import UNKNOWN
-from lpt.errors import ConfigError, HubError
+from lpt.errors import ConfigError, HubError, literal_text
 from lpt.files import write_atomically
-from lpt.memory import peak_memory_mb
-from lpt.metrics import Answers
-from lpt.module import LatePromptModule
-from lpt.plan import Plan, check_machine, prepare, resolve
-from lpt.ranks import Ranks
-from lpt.results import (
+from lpt.runs.adapter import BackboneIdentity, PromptDescription, TaskDescription, save_adapter
+from lpt.runs.record import (
     ADAPTER,
     CONFIG,
     FINISHED,
@@ -45,10 +37,24 @@ from lpt.results import (
     write_metrics,
     write_predictions,
 )
-from lpt.resume import Earlier, Preemption, find_earlier, finished_metrics
-from lpt.run_dir import SAVING_SECONDS, claim_run_dir, faults_told, first_process, log_to, sole_user
-from lpt.tracking import finished_loggers, log_end
-from lpt.training import build_trainer
+from lpt.runs.run_dir import (
+    SAVING_SECONDS,
+    claim_run_dir,
+    explain_os_errors,
+    is_global_zero,
+    lock_run_dir,
+    log_to,
+)
+from lpt.tracking.loggers import finished_loggers, log_end
+from lpt.training.build import build_data, build_model, build_module, precompute_hidden_states
+from lpt.training.callbacks.memory import peak_memory_mb
+from lpt.training.callbacks.progress import DevHistory, ThroughputMonitor
+from lpt.training.metrics import EvalOutput
+from lpt.training.module import LatePromptModule
+from lpt.training.plan import Plan, check_machine, prepare, resolve
+from lpt.training.rank_monitor import Ranks
+from lpt.training.resume import Preemption, ResumePoint, find_resume_point, finished_metrics
+from lpt.training.trainer import build_trainer
 
 logger = logging.getLogger(__name__)
 _C = TypeVar("_C", bound=Callback)
@@ -75,20 +81,22 @@ def run(config: Config) -> dict[str, Any] | None:
     plan = prepare(config)
     if config.resume not in (None, "auto"):
         config = dataclasses.replace(config, run_dir=config.resume)
-    with faults_told(None), ExitStack() as held:
+    with explain_os_errors(None), ExitStack() as held:
         return _run_alone(config, plan, held)
 
 
 def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:
     """The run itself, as the only process that uses its folder."""
     if config.run_dir is not None and Path(config.run_dir).is_dir():
-        held.enter_context(sole_user(Path(config.run_dir), SAVING_SECONDS if config.resume else 0))
-    earlier = find_earlier(config, resolve(config, config.run_dir, plan.layer), plan.split)
+        held.enter_context(
+            lock_run_dir(Path(config.run_dir), SAVING_SECONDS if config.resume else 0)
+        )
+    earlier = find_resume_point(config, resolve(config, config.run_dir, plan.layer), plan.split)
     seed_everything(config.seed, workers=True, verbose=False)
     model, identity = build_model(config, plan)  # may be refused: before anything is written
     run_dir = claim_run_dir(config, plan.layer, goes_on=earlier is not None)
-    held.enter_context(sole_user(run_dir, 0))
-    with faults_told(run_dir), log_to(run_dir), finished_loggers(config.logger):
+    held.enter_context(lock_run_dir(run_dir, 0))
+    with explain_os_errors(run_dir), log_to(run_dir), finished_loggers(config.logger):
         begin(config, plan, run_dir, earlier)
         data = build_data(config, plan)
         module = build_module(config, plan, model)
@@ -97,7 +105,7 @@ def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:
         trainer = build_trainer(config, run_dir, plan.backbone, model, at)
         with _callback(trainer, Ranks), _callback(trainer, Preemption).watch():
             with isolate_rng():  # a cache that has to be filled must not change the training
-                cached = keep_hidden(config, plan, trainer, model, identity, data)
+                cached = precompute_hidden_states(config, plan, trainer, model, identity, data)
             metrics, answers = fit_and_score(config, plan, trainer, module, data, earlier)
         metrics |= {"parameters": parameters, "cache": cached}
         if trainer.is_global_zero:
@@ -105,13 +113,13 @@ def _run_alone(config: Config, plan: Plan, held: ExitStack) -> dict[str, Any]:
     return metrics
 
 
-def begin(config: Config, plan: Plan, run_dir: Path, earlier: Earlier | None) -> None:
+def begin(config: Config, plan: Plan, run_dir: Path, earlier: ResumePoint | None) -> None:
     """Write down what the run is, so that it can be gone on with."""
     resolved = resolve(config, str(run_dir), plan.layer)
     logger.debug("%s", resolved)
     if earlier is not None:
         logger.info("Going on at step %d with %s.", earlier.step, earlier.checkpoint)
-    elif first_process():
+    elif is_global_zero():
         text = OmegaConf.to_yaml(OmegaConf.structured(resolved))
         write_atomically(run_dir / SPLIT, json.dumps(plan.split) + "\n")
         write_atomically(run_dir / CONFIG, text)
@@ -127,7 +135,7 @@ def dry_run(config: Config) -> None:
 
     def show(config: Config) -> None:
         text = OmegaConf.to_yaml(OmegaConf.structured(config))
-        console.print(as_it_is(text), soft_wrap=True)
+        console.print(literal_text(text), soft_wrap=True)
 
     try:
         plan = prepare(config)
@@ -136,12 +144,12 @@ def dry_run(config: Config) -> None:
         if not isinstance(error, HubError):
             raise
         text = f"Not checked, for want of the hub:\n{error.listing}"
-        console.print(as_it_is(text), soft_wrap=True)
+        console.print(literal_text(text), soft_wrap=True)
         return
     show(resolve(config, config.run_dir, plan.layer))
     sizes = ", ".join(f"{len(part)} {name}" for name, part in plan.splits.items())
     told = f"Everything checked: {sizes}, prompt at layer {plan.layer}. Nothing started."
-    console.print(as_it_is(told))
+    console.print(literal_text(told))
 
 
 def fit_and_score(
@@ -150,8 +158,8 @@ def fit_and_score(
     trainer: Trainer,
     module: LatePromptModule,
     data: LatePromptData,
-    earlier: Earlier | None = None,
-) -> tuple[dict[str, Any], dict[str, Answers]]:
+    earlier: ResumePoint | None = None,
+) -> tuple[dict[str, Any], dict[str, EvalOutput]]:
     """Zero-shot scores, training, one scoring of test with the best checkpoint.
 
     Args:
@@ -174,8 +182,8 @@ def fit_and_score(
     history = _callback(trainer, DevHistory)
     best = history.best(plan.task.metric)
     # Copied now, because loading the best checkpoint takes the callbacks back to its time, too.
-    dev_history, meter = list(history.history), copy.copy(_callback(trainer, Meter))
-    answers: dict[str, Answers] = {}
+    dev_history, meter = list(history.history), copy.copy(_callback(trainer, ThroughputMonitor))
+    answers: dict[str, EvalOutput] = {}
     scores: dict[str, dict[str, float] | None] = {}
     for name in plan.splits.answered:
         data.test_set = name
@@ -197,7 +205,7 @@ def _report(
     config: Config,
     plan: Plan,
     data: LatePromptData,
-    meter: Meter,
+    meter: ThroughputMonitor,
     best: Mapping[str, float],
     memory_before: float,
 ) -> dict[str, Any]:
@@ -212,7 +220,7 @@ def _report(
             "name": config.data.protocol,
             "k": config.data.k,
             "dev_k": config.data.dev_k,
-            "draw": config.data.draw,
+            "draw": config.data.sampling,
             "data_seed": config.data.seed,
             "origin": plan.splits.origin,
             "sizes": {name: len(part) for name, part in sets.items()},
@@ -246,7 +254,7 @@ def leave(
     trainer: Trainer,
     module: LatePromptModule,
     identity: BackboneIdentity,
-    answers: Mapping[str, Answers],
+    answers: Mapping[str, EvalOutput],
     metrics: dict[str, Any],
 ) -> None:
     """Write what a run leaves behind, metrics.json last, and print the table."""
@@ -261,9 +269,9 @@ def leave(
             kind=task.template.kind,
             template=task.template.text,
             labels=list(task.labels),
-            words=list(task.words),
+            label_words=list(task.label_words),
             max_length=config.data.max_length,
-            scale=list(task.scale) if task.scale is not None else None,
+            value_range=list(task.value_range) if task.value_range is not None else None,
         ),
     )
     for name, given in answers.items():

@@ -1,10 +1,11 @@
-"""Files that are there complete or not at all, also when the machine stops; and their checksum."""
+"""Files: atomic writes, checksums, the cache directory."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import xxhash
 
@@ -63,3 +64,13 @@ def _keep_name(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def cache_dir(kind: Literal["hidden", "tokens", "gguf"]) -> Path:
+    """Folder for one kind of it, in $LPT_CACHE or else in lpt of the user's cache folder.
+
+    Args:
+        kind: Hidden states, tokens of larger sets, or checkpoints converted from GGUF.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lpt"
+    return Path(os.environ.get("LPT_CACHE", default)) / kind

@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 import torch
 
-from lpt.artifact import find_adapter_backbone, load_adapter, read_description
 from lpt.data.batching import Collator, eval_batches
 from lpt.data.packing import PackedTokens
 from lpt.data.tasks import UNKNOWN, shown
 from lpt.data.templates import Encoder, Template
-from lpt.evaluation import decide
-from lpt.metrics import PredictionStore
-from lpt.models.late_prompt import LabelScorer
-from lpt.models.verbalizer import word_ids
+from lpt.data.verbalizer import word_ids
+from lpt.methods.late_prompt import LabelScorer
+from lpt.runs.adapter import find_adapter_backbone, load_adapter, read_description
+from lpt.training.evaluation import decide
+from lpt.training.metrics import PredictionStore
 
 
 class Prediction(NamedTuple):
@@ -47,11 +47,11 @@ class Predictor:
         task = description.task
         tokenizer = find_adapter_backbone(description.backbone).tokenizer
         self.labels: list[str] = task.labels
-        self.ids = word_ids(tokenizer, task.words)
+        self.ids = word_ids(tokenizer, task.label_words)
         template = Template.parse(task.template, task.kind)
-        self.encoder = Encoder(tokenizer, template, task.words, task.max_length)
+        self.encoder = Encoder(tokenizer, template, task.label_words, task.max_length)
         self.scorer = LabelScorer(task.kind, self.ids)
-        self.scale = task.scale
+        self.value_range = task.value_range
         self.model = load_adapter(folder, word_ids=self.ids)
 
     @torch.no_grad()
@@ -67,10 +67,12 @@ class Predictor:
         store = PredictionStore()
         for batch in map(collate, eval_batches(packed.row_lengths().tolist(), batch_size)):
             logits = self.model(batch, words_only=self.scorer.words_only)
-            store.update(batch.index, self.scorer(logits, batch))
+            store.update(batch.row_ids, self.scorer(logits, batch))
         scores = store.gather().scores
-        answers = decide("number" if self.scale else "label", scores, self.scale)
-        names = [shown(answer, self.labels, self.scale) for answer in answers.tolist()]
+        answers = decide(
+            "regression" if self.value_range else "classification", scores, self.value_range
+        )
+        names = [shown(answer, self.labels, self.value_range) for answer in answers.tolist()]
         return [
             Prediction(name, dict(zip(self.labels, of, strict=True)))
             for name, of in zip(names, scores.tolist(), strict=True)

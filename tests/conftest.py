@@ -17,10 +17,10 @@ from hydra import compose, initialize_config_dir
 from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
-from lpt.config import Config, register, to_config
-from lpt.module import LatePromptModule
-from tests.tiny import tiny_model
-from tests.tokenizers import causal, wordpiece
+from lpt.config.schema import Config, register, to_config
+from lpt.training.module import LatePromptModule
+from tests.support.tiny import tiny_model
+from tests.support.tokenizers import causal, wordpiece
 
 # The models are tiny and the tests run in parallel: more threads would only wait for each other.
 torch.set_num_threads(1)

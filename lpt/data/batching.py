@@ -12,7 +12,7 @@ from torch.utils.data import Sampler
 
 from lpt.data.packing import PackedTokens, Rows
 from lpt.data.tasks import UNKNOWN
-from lpt.models.late_prompt import IGNORED, Batch
+from lpt.methods.late_prompt import IGNORED, Batch
 from lpt.models.split import Branches
 
 _WINDOWS = 4  # of a pass, if it has enough batches: what is sorted by length together
@@ -149,7 +149,7 @@ class Collator:
     ) -> None:
         self.packed = packed
         self.labels = torch.tensor(labels)
-        self.index = torch.tensor(index)
+        self.row_ids = torch.tensor(index)
         self.word_ids = torch.tensor(word_ids)
         self.score_all = score_all
         self.hidden = hidden
@@ -166,7 +166,7 @@ class Collator:
             input_ids=rows.ids,
             attention_mask=rows.mask,
             labels=labels,
-            index=self.index[chosen],
+            row_ids=self.row_ids[chosen],
             **scored,
             hidden=None if self.hidden is None else self.hidden[rows.places],
             places=rows.places if self.places else None,
@@ -179,7 +179,7 @@ class Collator:
         else:
             targets = self.word_ids[labels].masked_fill(labels == UNKNOWN, IGNORED)
         return {
-            "read_at": torch.zeros_like(chosen),
+            "summary_index": torch.zeros_like(chosen),
             "pool_length": rows.mask.sum(1),
             "rows": each,
             "positions": self.packed.mask_at[chosen],
@@ -198,7 +198,7 @@ class Collator:
         place = row * width + torch.where(first, last[row], at - 1)
         distinct, scored = torch.unique(place, return_inverse=True)
         return {
-            "read_at": last,
+            "summary_index": last,
             "pool_length": last.clamp(min=1),
             "rows": distinct // width,
             "positions": distinct % width,

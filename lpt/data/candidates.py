@@ -186,9 +186,9 @@ def _value(row: Row, name: str) -> str:
     return str(row[name])
 
 
-def _one_of(value: _V, allowed: tuple[_V, ...], what: str) -> _V:
-    if value not in allowed:
-        raise ValueError(f"{what} {value!r}, none of {', '.join(str(a) for a in allowed if a)}")
+def _one_of(value: _V, expected: tuple[_V, ...], what: str) -> _V:
+    if value not in expected:
+        raise ValueError(f"{what} {value!r}, none of {', '.join(str(a) for a in expected if a)}")
     return value
 
 

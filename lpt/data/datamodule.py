@@ -19,7 +19,7 @@ from lpt.data.splits import Splits
 from lpt.data.tasks import Examples
 from lpt.data.templates import Encoder
 from lpt.data.tokens import tokenize
-from lpt.models.late_prompt import Batch
+from lpt.methods.late_prompt import Batch
 
 _SETS = {
     RunningStage.TRAINING: "train",
@@ -144,7 +144,7 @@ class LatePromptData(LightningDataModule):
         collator = Collator(
             self.packed[name],
             part.labels,
-            part.index,
+            part.row_ids,
             self.word_ids,
             score_all=score_all,
             hidden=None if elsewhere else hidden,

@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lpt.errors import fail
+from lpt.errors import config_error
 
 
-class Draw(NamedTuple):
+class FewShotSplit(NamedTuple):
     """Row ids in order."""
 
     train: list[int]
     dev: list[int]
 
 
-def draw_total(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> Draw:
+def draw_total(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> FewShotSplit:
     """Draw k training rows in all, stratified by class frequency, and dev_k dev rows from the rest.
 
     Args:
@@ -41,7 +41,7 @@ def draw_total(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> Dra
     return _take(groups, train_counts, dev_counts)
 
 
-def draw_per_class(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> Draw:
+def draw_per_class(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> FewShotSplit:
     """Draw k training rows and up to dev_k dev rows of each class.
 
     Raises:
@@ -50,7 +50,7 @@ def draw_per_class(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) ->
     groups = _shuffled_groups(labels, seed)
     smallest = min(len(g) for g in groups)
     if k > smallest:
-        raise fail(
+        raise config_error(
             "data.k",
             f"{k} of each class, but the smallest class has {smallest} rows",
             f"1 to {smallest}",
@@ -59,7 +59,7 @@ def draw_per_class(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) ->
     return _take(groups, [k] * len(groups), dev_counts)
 
 
-def hold_out(labels: Sequence[Hashable], dev_k: int, seed: int) -> Draw:
+def hold_out(labels: Sequence[Hashable], dev_k: int, seed: int) -> FewShotSplit:
     """Split off dev_k stratified dev rows for a task that has no official dev set.
 
     Raises:
@@ -67,7 +67,7 @@ def hold_out(labels: Sequence[Hashable], dev_k: int, seed: int) -> Draw:
     """
     most = len(labels) - len(set(labels))
     if dev_k > most:
-        raise fail(
+        raise config_error(
             "data.dev_k",
             f"{dev_k} dev rows of the {len(labels)} training rows",
             f"1 to {most}" if most else "",
@@ -76,7 +76,7 @@ def hold_out(labels: Sequence[Hashable], dev_k: int, seed: int) -> Draw:
     return draw_total(labels, len(labels) - dev_k, dev_k, seed)
 
 
-DRAWS = {"total": draw_total, "per_class": draw_per_class}
+SAMPLERS = {"total": draw_total, "per_class": draw_per_class}
 
 
 def _shuffled_groups(labels: Sequence[Hashable], seed: int) -> list[list[int]]:
@@ -100,9 +100,9 @@ def _shares(sizes: list[int], total: int) -> list[int]:
     return [*counts, max(total - sum(counts), 0)]
 
 
-def _take(groups: list[list[int]], train: list[int], dev: list[int]) -> Draw:
+def _take(groups: list[list[int]], train: list[int], dev: list[int]) -> FewShotSplit:
     parts = list(zip(groups, train, dev, strict=True))
-    return Draw(
+    return FewShotSplit(
         [row for group, n, _ in parts for row in group[:n]],
         [row for group, n, d in parts for row in group[n : n + d]],
     )
@@ -110,7 +110,7 @@ def _take(groups: list[list[int]], train: list[int], dev: list[int]) -> Draw:
 
 def _check_k(k: int, labels: int, rows: int) -> None:
     if not labels <= k <= rows:
-        raise fail(
+        raise config_error(
             "data.k",
             f"{k} training examples of {rows} rows with {labels} labels",
             f"{labels} (one a label) to {rows} (all rows)",

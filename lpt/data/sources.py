@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lpt.data.tables import SUFFIXES, Table, read_shards, read_table, table_of
-from lpt.errors import ConfigError, HubError, Problem, fail
-from lpt.hub import hub_reachable, hub_state
+from lpt.errors import ConfigError, HubError, Problem, config_error
+from lpt.models.hub_access import hub_reachable, hub_state
 
 _SPLIT_NAMES = {
     "train": ("train",),
@@ -61,7 +61,7 @@ class Folder:
         found = self._find(split)
         if not found:
             present = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
-            raise fail(
+            raise config_error(
                 "data.path",
                 f"{self.path} has no {split} split",
                 f"{' or '.join(self._stems(split))}, a file of kind {', '.join(SUFFIXES)} "
@@ -125,7 +125,7 @@ class Saved:
         name = self._find(split)
         if name is None:
             present = sorted(p.name for p in self.path.iterdir() if p.is_dir())
-            raise fail(
+            raise config_error(
                 "data.path",
                 f"{self.path} has no {split} split (it has: {', '.join(present)})",
                 self.splits.get(split, split),
@@ -133,7 +133,9 @@ class Saved:
         try:
             data = load_from_disk(str(self.path / name))
         except (OSError, ValueError, KeyError) as error:
-            raise fail(str(self.path / name), _first_line(error), "a saved data set") from error
+            raise config_error(
+                str(self.path / name), _first_line(error), "a saved data set"
+            ) from error
         return table_of(data, str(self.path / name))
 
     def _find(self, split: str) -> str | None:
@@ -165,7 +167,7 @@ class Hub:
         from datasets.exceptions import DatasetsError
 
         if not self.has(split):
-            raise fail(
+            raise config_error(
                 "task.hub_splits", f"no {split} split of {self.path}", str(dict(self.splits))
             )
         *where, split_name = self.splits[split].split("/")
@@ -190,7 +192,7 @@ class Hub:
 def _check_shards(shards: Sequence[Path]) -> None:
     totals = {int(path.stem.rpartition("-")[2]) for path in shards}
     if totals != {len(shards)}:
-        raise fail(
+        raise config_error(
             str(shards[0].parent),
             f"{len(shards)} shards: {', '.join(path.name for path in shards)}",
             f"all {max(totals)} of one split",

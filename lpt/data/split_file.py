@@ -13,8 +13,8 @@ from typing import Any
 from lpt.data.splits import Splits
 from lpt.data.tasks import Examples, Task
 from lpt.data.templates import Template
-from lpt.errors import Problems, fail
-from lpt.records import ROWS, read_json
+from lpt.errors import Problems, config_error
+from lpt.runs.json_records import ROWS, read_json
 
 logger = logging.getLogger(__name__)
 SPLIT = "split.json"
@@ -40,7 +40,7 @@ def describe(splits: Splits, task: Task) -> dict[str, Any]:
         name: {
             "origin": splits.origin[name],
             "sha256": digest(part, task.template, task.labels),
-            "rows": part.index,
+            "rows": part.row_ids,
         }
         for name, part in splits.items()
     }
@@ -75,8 +75,8 @@ def read_description(file: Path) -> dict[str, Any]:
             _ = part["sha256"], [operator.index(row) for row in part["rows"]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         given = f"{file} is no split file ({type(error).__name__}: {error})"
-        todo = "runs leave one, and python -m lpt.data kshot writes them"
-        raise fail("data.verify", given, f"a {SPLIT}, format {_FORMAT}", todo) from error
+        hint = "runs leave one, and python -m lpt.data kshot writes them"
+        raise config_error("data.verify", given, f"a {SPLIT}, format {_FORMAT}", hint) from error
     return dict(content)
 
 
@@ -96,12 +96,12 @@ def verify(splits: Splits, task: Task, file: Path) -> None:
         there = expected["sets"].get(name)
         if there is None:
             problems.add("data.verify", f"{file} has no {name} set", "train, dev and test")
-        elif there["rows"] != here[name].index:
+        elif there["rows"] != here[name].row_ids:
             problems.add(
                 "data.verify",
-                f"{name}: {_difference(there['rows'], here[name].index)}",
+                f"{name}: {_difference(there['rows'], here[name].row_ids)}",
                 f"the rows of {file} ({there.get('origin')!r})",
-                "take data.protocol, k, dev_k, draw, seed, test and limit_* of that run",
+                "take data.protocol, k, dev_k, sampling, seed, test and limit_* of that run",
             )
         elif there["sha256"] != digest(here[name], template, task.labels):
             problems.add(

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lpt.data.fewshot import DRAWS, Draw, hold_out
+from lpt.data.fewshot import SAMPLERS, FewShotSplit, hold_out
 from lpt.data.sources import Source
 from lpt.data.tasks import Examples, Task
-from lpt.errors import ConfigError, HubError, Problems, fail
+from lpt.errors import ConfigError, HubError, Problems, config_error
 
 logger = logging.getLogger(__name__)
 DEV_K = 1000
@@ -53,7 +53,7 @@ def make_splits(
     protocol: str,
     k: int | None,
     dev_k: int | None,
-    draw: str,
+    sampling: str,
     seed: int,
     test: str = "official",
     fixed_test: bool = False,
@@ -93,7 +93,7 @@ def make_splits(
         origin = {name: OFFICIAL.format(name) for name in names}
     else:
         if protocol == "kshot":
-            drawn, origin = _draw(task, train, k, dev_k, draw, seed)
+            drawn, origin = _draw(task, train, k, dev_k, sampling, seed)
         else:
             dev_k = min(DEV_K, len(train.units()) // _HELD_OUT) if dev_k is None else dev_k
             drawn = hold_out(strata(task, train), dev_k, seed)
@@ -140,24 +140,24 @@ def _read(
 
 
 def _draw(
-    task: Task, train: Examples, k: int | None, dev_k: int | None, draw: str, seed: int
-) -> tuple[Draw, dict[str, str]]:
+    task: Task, train: Examples, k: int | None, dev_k: int | None, sampling: str, seed: int
+) -> tuple[FewShotSplit, dict[str, str]]:
     """Units of a k-shot train and dev set, and where they come from."""
     assert k is not None
     if dev_k is None:
-        dev_k = k if draw == "per_class" else DEV_K
+        dev_k = k if sampling == "per_class" else DEV_K
     classes = strata(task, train)
-    drawn = DRAWS[draw](classes, k, dev_k, seed)
+    drawn = SAMPLERS[sampling](classes, k, dev_k, seed)
     if not drawn.dev:
-        raise fail(
+        raise config_error(
             "data.k",
-            f"{k} ({draw}) takes all {len(classes)} examples of train",
+            f"{k} ({sampling}) takes all {len(classes)} examples of train",
             "fewer: dev is drawn from the rest",
         )
-    if draw == "per_class":
+    if sampling == "per_class":
         got = Counter(classes[unit] for unit in drawn.dev)
         short = [
-            f"{got[c]} {task.labels[c] if isinstance(c, int) and task.decide == 'label' else c}"
+            f"{got[c]} {task.labels[c] if isinstance(c, int) and task.task_type == 'label' else c}"
             for c in dict.fromkeys(classes)
             if got[c] < dev_k
         ]
@@ -165,8 +165,8 @@ def _draw(
             text = "The dev set of %s has only %s instead of %d: train has no more."
             logger.warning(text, task.name, ", ".join(short), dev_k)
     return drawn, {
-        "train": f"drawn from train ({draw}, k={k}, seed {seed})",
-        "dev": f"drawn from the rest of train ({draw}, dev_k={dev_k}, seed {seed})",
+        "train": f"drawn from train ({sampling}, k={k}, seed {seed})",
+        "dev": f"drawn from the rest of train ({sampling}, dev_k={dev_k}, seed {seed})",
     }
 
 
@@ -177,10 +177,10 @@ def strata(task: Task, examples: Examples) -> list[Hashable]:
     size, the place of the right candidate. Other groups are all alike.
     """
     units, labels = examples.units(), examples.labels
-    if task.scale is not None:
-        middle = sum(task.scale) / 2
+    if task.value_range is not None:
+        middle = sum(task.value_range) / 2
         return [labels[unit[0]] >= middle for unit in units]
-    if task.decide == "choice" and len({len(unit) for unit in units}) == 1:
+    if task.task_type == "multiple_choice" and len({len(unit) for unit in units}) == 1:
         return [tuple(labels[row] for row in unit) for unit in units]
     if any(len(unit) > 1 for unit in units):
         return [0] * len(units)

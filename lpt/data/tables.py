@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpt.errors import Problems, fail
+from lpt.errors import Problems, config_error
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,7 +66,7 @@ def read_table(
             its line.
     """
     if path.suffix not in SUFFIXES:
-        raise fail(str(path), f"a {path.suffix or 'suffixless'} file", ", ".join(SUFFIXES))
+        raise config_error(str(path), f"a {path.suffix or 'suffixless'} file", ", ".join(SUFFIXES))
     try:
         if path.suffix == ".parquet":
             table = _read_parquet([path])
@@ -76,9 +76,11 @@ def read_table(
             read = _tsv_rows if path.suffix == ".tsv" else _csv_rows
             table = _rectangle(path, header, read(path), skip_short_rows)
     except OSError as error:
-        raise fail(str(path), error.strerror or str(error), "a file that can be read") from error
+        raise config_error(
+            str(path), error.strerror or str(error), "a file that can be read"
+        ) from error
     if not len(table):
-        raise fail(str(path), "no rows", "at least one row", "give a file with rows in it")
+        raise config_error(str(path), "no rows", "at least one row", "give a file with rows in it")
     return table
 
 
@@ -90,7 +92,7 @@ def read_shards(paths: Sequence[Path]) -> Table:
     """
     table = _read_parquet(paths)
     if not len(table):
-        raise fail(table.name, "no rows", "at least one row")
+        raise config_error(table.name, "no rows", "at least one row")
     return table
 
 
@@ -118,7 +120,7 @@ def _read_parquet(paths: Sequence[Path]) -> Table:
         return table_of(Dataset(pa.concat_tables(tables)), str(paths[0]))
     except Exception as error:  # of any kind, where damaged metadata make no sense
         given = next(iter(str(error).splitlines()), type(error).__name__)
-        raise fail(str(paths[0]), given, "a parquet file") from error
+        raise config_error(str(paths[0]), given, "a parquet file") from error
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -137,8 +139,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             start = reader.line_num + 1
     except csv.Error as error:
         given = str(error).partition(" - ")[0]  # what follows is advice to programmers
-        allowed = "quoted CSV: double quotes around cells with commas, quotes or line breaks"
-        raise fail(f"{path}:{start}", given, allowed) from error
+        expected = "quoted CSV: double quotes around cells with commas, quotes or line breaks"
+        raise config_error(f"{path}:{start}", given, expected) from error
 
 
 def _rectangle(
@@ -154,7 +156,7 @@ def _rectangle(
         if header is None or set(header) & set(first[1]):
             header = first[1]
             if len(set(header)) != len(header):
-                raise fail(
+                raise config_error(
                     f"{path}:{first[0]}", f"columns {header}", "a header with distinct names"
                 )
         else:
@@ -172,8 +174,8 @@ def _rectangle(
             elif skip_short_rows and len(row) < width:
                 skipped += 1
             else:
-                allowed = f"{width} columns: {', '.join(header or ())}"
-                bad.add(f"{path}:{n}", f"{len(row)} columns", allowed)
+                expected = f"{width} columns: {', '.join(header or ())}"
+                bad.add(f"{path}:{n}", f"{len(row)} columns", expected)
     problems.raise_if_any()
     if skipped:
         logger.warning("%s: %d rows with too few columns were left out.", path, skipped)
@@ -221,7 +223,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 line = raw.decode("utf-8-sig" if n == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise fail(
+                raise config_error(
                     f"{path}:{n}",
                     f"byte 0x{raw[error.start]:02x} at {error.start} is not UTF-8",
                     "UTF-8 text",

@@ -11,7 +11,7 @@ import numpy as np
 from lpt.data.candidates import ANSWER, GOLD, GROUP, ID, expand
 from lpt.data.tables import Table
 from lpt.data.templates import Template
-from lpt.errors import Problems, did_you_mean, fail
+from lpt.errors import Problems, config_error, did_you_mean
 
 logger = logging.getLogger(__name__)
 UNKNOWN = -1
@@ -34,7 +34,7 @@ class Examples:
 
     columns: Mapping[str, list[str]]
     labels: list[int] | list[float]
-    index: list[int]
+    row_ids: list[int]
     notes: Mapping[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Examples:
         return Examples(
             {name: [values[i] for i in rows] for name, values in self.columns.items()},
             [self.labels[i] for i in rows],
-            [self.index[i] for i in rows],
+            [self.row_ids[i] for i in rows],
             {name: [values[i] for i in rows] for name, values in self.notes.items()},
         )
 
@@ -80,34 +80,35 @@ class Task:
         name: Name of the task.
         template: Parsed template.
         labels: Labels as they stand in the data; the two ends of the range of a number.
-        words: Label word of each label.
+        label_words: Label word of each label.
         metrics: Metrics to report, the selecting one first.
-        decide: `label`: the best label of each example; `choice`: the candidate of each group that
-            is most likely right; `number`: a number between the two labels.
+        task_type: `classification`: the best label of each example; `multiple_choice`: the
+            candidate of each group that
+            is most likely right; `regression`: a number between the two labels.
         label_column: Column that holds the label.
         aliases: Other names under which a column may stand.
         label_aliases: Other ways in which the data write a label.
         skip_labels: Rows with such a label are left out.
         id_columns: Columns that may hold the official id of a row; the first that is there.
-        expand: How rows become candidates; see `lpt.data.candidates`.
+        row_expansion: How rows become candidates; see `lpt.data.candidates`.
         set_metrics: Metrics of the sets that have their own.
-        also: Columns that are kept besides those of the template.
+        extra_columns: Columns that are kept besides those of the template.
     """
 
     name: str
     template: Template
     labels: tuple[str, ...]
-    words: tuple[str, ...]
+    label_words: tuple[str, ...]
     metrics: tuple[str, ...]
-    decide: str = "label"
+    task_type: str = "classification"
     label_column: str = "label"
     aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
     label_aliases: Mapping[str, str] = field(default_factory=dict)
     skip_labels: tuple[str, ...] = ()
     id_columns: tuple[str, ...] = ()
-    expand: str | None = None
+    row_expansion: str | None = None
     set_metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    also: tuple[str, ...] = ()
+    extra_columns: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -115,13 +116,17 @@ class Task:
         return self.metrics[0]
 
     @property
-    def scale(self) -> tuple[float, float] | None:
+    def value_range(self) -> tuple[float, float] | None:
         """The range of a number; None for other tasks."""
-        return (float(self.labels[0]), float(self.labels[1])) if self.decide == "number" else None
+        return (
+            (float(self.labels[0]), float(self.labels[1]))
+            if self.task_type == "regression"
+            else None
+        )
 
     def shown(self, answer: float) -> str:
         """An answer as the data write it."""
-        return shown(answer, self.labels, self.scale)
+        return shown(answer, self.labels, self.value_range)
 
     def metrics_of(self, name: str) -> tuple[str, ...]:
         """Metrics of a set."""
@@ -135,10 +140,10 @@ class Task:
                 the task's, an id occurs twice, or a group has no right answer, each with file and
                 line; or no row is left.
         """
-        if self.expand is not None:
-            table = expand(table, self.expand)
+        if self.row_expansion is not None:
+            table = expand(table, self.row_expansion)
         problems = Problems()
-        wanted = dict.fromkeys((*self.template.columns, *self.also))
+        wanted = dict.fromkeys((*self.template.columns, *self.extra_columns))
         names = {column: self._column(table, column, problems) for column in wanted}
         label_name = self._find(table, self.label_column)
         if label_name is None and need_labels:
@@ -195,28 +200,28 @@ class Task:
             if label is None or (label == UNKNOWN and need and value not in self.skip_labels):
                 bad.append(row)
             labels.append(UNKNOWN if label is None else label)
-        allowed = ", ".join(self.labels)
-        todo = "correct the row, or list the label in task.labels (with a word in task.words)"
-        if self.scale:
-            allowed, todo = f"a number from {' to '.join(self.labels)}", "correct the row"
+        expected = ", ".join(self.labels)
+        hint = "correct the row, or list the label in task.labels (with a word in task.label_words)"
+        if self.value_range:
+            expected, hint = f"a number from {' to '.join(self.labels)}", "correct the row"
         with problems.rows(table.name, "rows with such labels") as of_rows:
             for row in bad:
                 value = table.columns[name][row]
                 given = f"label {value!r}" if value not in _MISSING else "no label"
-                of_rows.add(table.place(row), given, allowed, todo)
-        return labels if self.scale else [int(label) for label in labels], kept
+                of_rows.add(table.place(row), given, expected, hint)
+        return labels if self.value_range else [int(label) for label in labels], kept
 
     def _label(self, value: str | None, names: Sequence[str] | None) -> float | None:
         """Index or number that a label stands for; UNKNOWN where there is none; None: not known."""
         if value in self.skip_labels or (value in _MISSING and value not in self.labels):
             return UNKNOWN
         assert value is not None
-        if self.scale is not None:
+        if self.value_range is not None:
             try:
                 number = round(float(value), _DECIMALS)
             except ValueError:
                 return None
-            inside = self.scale[0] <= number <= self.scale[1]
+            inside = self.value_range[0] <= number <= self.value_range[1]
             return number if inside or number == UNKNOWN else None
         options = [value]
         if names is not None and value in map(str, range(len(names))):
@@ -229,35 +234,35 @@ class Task:
 
     def _notes(self, table: Table, problems: Problems) -> dict[str, list[str]]:
         found = {ID: next((c for c in self.id_columns if c in table.columns), None)}
-        if self.expand is not None:
+        if self.row_expansion is not None:
             found |= {name: name for name in (ID, GROUP, ANSWER, GOLD)}
         notes: dict[str, list[str]] = {}
         for note, column in found.items():
             if column is not None and column in table.columns:
                 notes[note] = [value or "" for value in table.columns[column]]
-        todo = "correct the file"
-        if self.expand is None:
-            todo += ", or let no column count as id: task.id_columns=[]"
+        hint = "correct the file"
+        if self.row_expansion is None:
+            hint += ", or let no column count as id: task.id_columns=[]"
         seen: dict[str, int] = {}
         with problems.rows(table.name, "ids that are there already") as twice:
             for row, value in enumerate(notes.get(ID, ())):
                 if value and seen.setdefault(value, row) != row:
                     given = f"id {value!r}, as in {table.place(seen[value])}"
-                    twice.add(table.place(row), given, f"differing ids in {found[ID]!r}", todo)
+                    twice.add(table.place(row), given, f"differing ids in {found[ID]!r}", hint)
         return notes
 
     def _check_groups(self, table: Table, examples: Examples, problems: Problems) -> None:
         """Candidates compete: where labels are known, one of each group must be right."""
-        if self.decide != "choice":
+        if self.task_type != "multiple_choice":
             return
         with problems.rows(table.name, "groups without a right answer") as bad:
             for rows in examples.units():
                 labels = [examples.labels[row] for row in rows]
                 if UNKNOWN not in labels and 1 not in labels:
                     answers = ", ".join(examples.notes[ANSWER][row] for row in rows)
-                    allowed = "at least one right answer in each group"
+                    expected = "at least one right answer in each group"
                     given = f"no right answer among {answers}"
-                    bad.add(table.place(rows[0]), given, allowed, "correct the row")
+                    bad.add(table.place(rows[0]), given, expected, "correct the row")
 
 
 def shown(answer: float, labels: Sequence[str], scale: Sequence[float] | None) -> str:
@@ -287,7 +292,7 @@ def choose_template(
     """
     text = template if template is not None else templates.get(kind)
     if text is None:
-        raise fail(
+        raise config_error(
             "task.template",
             f"null, and task {name} has no template for a {kind} model",
             f"templates for: {', '.join(templates) or 'none'}",

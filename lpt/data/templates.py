@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lpt.data.plain import PlainText, is_text
-from lpt.errors import Problems, fail
+from lpt.data.special_tokens import PlainText, is_text
+from lpt.errors import Problems, config_error
 
 MASK = "<mask>"
 WORD = "word"
@@ -140,34 +140,36 @@ class Encoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
-        self.words = list(words)
+        self.label_words = list(words)
         self.max_length = max_length
         masked = template.kind == "masked"
         if masked and tokenizer.mask_token is None:
-            raise fail(
+            raise config_error(
                 "model.path", "its tokenizer has no mask token", "the tokenizer of a masked model"
             )
         end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
         # Models trained without a start token (Qwen) see their end token between documents.
         start = end if start is None else start
         if not masked and start is None:
-            raise fail("model.path", "its tokenizer has no start or end token", "one of them")
+            raise config_error(
+                "model.path", "its tokenizer has no start or end token", "one of them"
+            )
         self._start = [] if masked else [start]
         self._end = [] if masked or end is None else [end]
-        self._answers = [tokenizer.mask_token] if masked else self.words
+        self._answers = [tokenizer.mask_token] if masked else self.label_words
         self._plain = PlainText(tokenizer)
         # In what is rendered: those around the text, and the mask.
         self._wanted = tokenizer.num_special_tokens_to_add() + 1 if masked else 0
         literal = "".join(piece for piece in template.pieces if isinstance(piece, str))
         if found := self._plain.find(literal):
-            raise fail(
+            raise config_error(
                 "task.template",
                 f"{template.text!r} holds the special token {found!r}",
                 "plain text: special tokens are the tokenizer's business",
             )
         empty = max(len(s) for s in self._tokenize([dict.fromkeys(template.columns, "")])[0])
         if empty >= max_length:
-            raise fail(
+            raise config_error(
                 "data.max_length",
                 f"{max_length}, but the template alone takes {empty} tokens",
                 f"at least {empty + 1}",
@@ -199,7 +201,7 @@ class Encoder:
         tokenizer = self.tokenizer
         rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab()
         template, limit = (self.template.kind, self.template.text), self.max_length
-        parts = [_VERSION, rules, tokenizer.special_tokens_map, template, self.words, limit]
+        parts = [_VERSION, rules, tokenizer.special_tokens_map, template, self.label_words, limit]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
     def _tokenize(self, rows: Sequence[Mapping[str, str]]) -> list[list[list[int]]]:

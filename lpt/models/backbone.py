@@ -21,10 +21,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lpt.errors import ConfigError, HubError, Problem, fail
-from lpt.hub import hub_reachable, hub_state
+from lpt.errors import ConfigError, HubError, Problem, config_error
 from lpt.models.families import Family, get_family
 from lpt.models.gguf import converted
+from lpt.models.hub_access import hub_reachable, hub_state
 
 _WITHOUT_HUB = (
     "give a local folder: model=local model.path=FOLDER; or use the model of a Python package: "
@@ -73,7 +73,7 @@ class Backbone:
         return int(getattr(self.config, self.family.position_limit)) - self.family.position_offset
 
 
-def whereabouts(model: Any) -> dict[str, Any]:
+def checkpoint_source(model: Any) -> dict[str, Any]:
     """Arguments of `find_backbone` from a model's configuration or an adapter's description."""
     return {
         "name": model.name,
@@ -108,7 +108,9 @@ def find_backbone(
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise _not_found(source, local, error) from error
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise fail("model.path", f"{source} has no tokenizer", "a folder with model and tokenizer")
+        raise config_error(
+            "model.path", f"{source} has no tokenizer", "a folder with model and tokenizer"
+        )
     for key, value in family.config.items():
         setattr(config, key, value)
     return Backbone(name, source, revision, config, tokenizer, family)
@@ -135,7 +137,9 @@ def load_model(
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         if attention is not None and "attention" in str(error).lower():
-            raise fail("model.attention", f"{attention}: {_first_line(error)}", "null") from error
+            raise config_error(
+                "model.attention", f"{attention}: {_first_line(error)}", "null"
+            ) from error
         raise _not_found(backbone.source, Path(backbone.source).is_dir(), error) from error
     refuse_random_weights(backbone.source, model, info["missing_keys"])
     return model
@@ -154,7 +158,7 @@ def refuse_random_weights(source: str, model: PreTrainedModel, missing: set[str]
     head = [n for n in random if not n.startswith(f"{model.base_model_prefix}.")]
     what = "language-model head" if head else "part of the model"
     shown = ", ".join(random[:3]) + (", ..." if len(random) > 3 else "")
-    raise fail(
+    raise config_error(
         "model.path",
         f"{source} was saved without its {what} ({shown} would be random)",
         "a checkpoint of the pretrained (masked-)language model, head included",
@@ -182,7 +186,7 @@ def _package_folder(package: str) -> Path:
     except ValueError:  # of the running program, which is none
         spec = None
     if spec is None or spec.origin is None or not spec.has_location:
-        raise fail(
+        raise config_error(
             "model.package",
             f"the Python package {package} is not installed",
             "an installed package",
@@ -195,11 +199,13 @@ def _converted(folder: str, gguf_file: str) -> str:
     file = Path(folder) / gguf_file
     outside = Path(gguf_file).is_absolute() or ".." in Path(gguf_file).parts
     if outside or not file.is_file():
-        raise fail("model.gguf_file", gguf_file, f"a file in {folder}")
+        raise config_error("model.gguf_file", gguf_file, f"a file in {folder}")
     try:
         return str(converted(file))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise fail("model.gguf_file", f"{file}: {_first_line(error)}", "a GGUF model") from error
+        raise config_error(
+            "model.gguf_file", f"{file}: {_first_line(error)}", "a GGUF model"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -209,6 +215,8 @@ def _first_line(error: BaseException) -> str:
 def _not_found(source: str, local: bool, error: Exception) -> ConfigError:
     reason = _first_line(error)
     if local:
-        return fail("model.path", f"{source}: {reason}", "a folder that transformers can load")
+        return config_error(
+            "model.path", f"{source}: {reason}", "a folder that transformers can load"
+        )
     given = f"{source}, which is no local folder; {hub_state()} ({reason})"
     return HubError([Problem("model.path", given, "a local folder or a hub id", _WITHOUT_HUB)])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from lpt.errors import did_you_mean, fail
+from lpt.errors import config_error, did_you_mean
 
 Kind = Literal["masked", "causal"]
 
@@ -172,7 +172,7 @@ def get_family(model_type: str) -> Family:
         ConfigError: The family is not supported.
     """
     if model_type not in FAMILIES:
-        raise fail(
+        raise config_error(
             "model.path",
             f"a model of type {model_type!r}",
             f"{', '.join(FAMILIES)} {did_you_mean(model_type, FAMILIES)}".strip(),

@@ -12,24 +12,24 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from lpt.errors import fail
+from lpt.errors import config_error
 from lpt.models.split import SplitModel
 
 
 class PromptGenerator(nn.Module):
-    """Base class: `forward(hidden, read_at, pool_length) -> prompt`.
+    """Base class: `forward(hidden, summary_index, pool_length) -> prompt`.
 
     Args of `forward`:
         hidden: (B, T, D) hidden states in front of the prompt layer.
-        read_at: (B,) index of the token that stands for the whole text: the first one for a masked
-            model, the last context token for a causal one.
+        summary_index: (B,) index of the token that stands for the whole text: the first one for a
+            masked model, the last context token for a causal one.
         pool_length: (B,) number of leading tokens that pooling may see, at least 1.
 
     Returns:
         (B, m, D) in the type of the generator's parameters.
     """
 
-    def forward(self, hidden: Tensor, read_at: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, hidden: Tensor, summary_index: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
         raise NotImplementedError
 
 
@@ -42,9 +42,9 @@ class Naive(PromptGenerator):
         self.down = nn.Linear(hidden_size, bottleneck)
         self.up = nn.Linear(bottleneck, length * hidden_size)
 
-    def forward(self, hidden: Tensor, read_at: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, hidden: Tensor, summary_index: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
         rows = torch.arange(hidden.shape[0], device=hidden.device)
-        x = hidden[rows, read_at].to(self.down.weight.dtype)
+        x = hidden[rows, summary_index].to(self.down.weight.dtype)
         return self.up(torch.relu(self.down(x))).unflatten(-1, (self.length, -1))
 
 
@@ -62,7 +62,7 @@ class Pooling(PromptGenerator):
         self.down = nn.Linear(hidden_size, bottleneck)
         self.up = nn.Linear(bottleneck, hidden_size)
 
-    def forward(self, hidden: Tensor, read_at: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, hidden: Tensor, summary_index: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
         z = self.down(hidden.to(self.down.weight.dtype))
         slots = slot_mask(pool_length, self.length, hidden.shape[1])
         if self.reduce == "mean":
@@ -92,7 +92,7 @@ class Static(PromptGenerator):
         start = torch.randn(length, hidden_size) * 0.02 if init is None else init.float().clone()
         self.vectors = nn.Parameter(start)
 
-    def forward(self, hidden: Tensor, read_at: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, hidden: Tensor, summary_index: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
         return self.vectors.expand(hidden.shape[0], -1, -1)
 
 
@@ -105,7 +105,7 @@ def vocabulary_start(split: SplitModel, length: int) -> Tensor:
     tokens = torch.randint(split.config.vocab_size, (length,))
     start = split.embed(tokens)
     if start.shape[-1] != split.hidden_size:
-        raise fail(
+        raise config_error(
             "prompt.init",
             f"vocab, with embeddings of width {start.shape[-1]} for hidden {split.hidden_size}",
             "normal",

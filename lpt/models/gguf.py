@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lpt.cache_dir import cache_dir
+from lpt.files import cache_dir
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lpt.models.families import get_family
-from lpt.models.views import Wanted, head_view, lower_view, upper_view
+from lpt.models.views import UpperPassContext, head_view, lower_view, upper_view
 
 
 class Branches(NamedTuple):
@@ -67,7 +67,7 @@ class SplitModel(nn.Module):
             raise ValueError(f"layer {layer} is outside 1..{len(layers)}")
         model.requires_grad_(False).eval()
         self.below: PreTrainedModel | None = lower_view(base, self.family, layer)
-        self._wanted = Wanted()
+        self._wanted = UpperPassContext()
         self.above = upper_view(base, self.family, layer, self._wanted, recompute=recompute)
         self.head = head_view(model, self.family)
         self.words_head = None if word_ids is None else head_view(model, self.family, word_ids)
@@ -89,7 +89,7 @@ class SplitModel(nn.Module):
         assert self.below is not None
         return self.below.get_input_embeddings()(input_ids)
 
-    def free_below(self) -> None:
+    def release_lower(self) -> None:
         """Let go of the lower stack, once its output is known for all that will be read."""
         self.below = self._base = None
 

@@ -44,7 +44,7 @@ class _EmptyLayer(nn.Module):
         return hidden, None
 
 
-class _Given(nn.Module):
+class _IdentityBackbone(nn.Module):
     """Stands for the stack when only the head is to run: its output is its input."""
 
     def __init__(self, embeddings: nn.Module | None) -> None:
@@ -77,7 +77,7 @@ class Recomputed(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
 
-class Wanted:
+class UpperPassContext:
     """What of a pass through the upper stack is wanted, for the layers at its two ends.
 
     Attributes:
@@ -92,10 +92,10 @@ class Wanted:
         self.shape = torch.Size()
 
 
-class _ConstantText(nn.Module):
+class _DetachText(nn.Module):
     """A projection of the first layer: text gets no gradient, as nothing behind needs it."""
 
-    def __init__(self, module: nn.Module, wanted: Wanted) -> None:
+    def __init__(self, module: nn.Module, wanted: UpperPassContext) -> None:
         super().__init__()
         self.module = module
         self.wanted = wanted
@@ -108,14 +108,16 @@ class _ConstantText(nn.Module):
         return torch.cat([self.module(part.contiguous()) for part in parts], dim=1)
 
 
-class _OfScored(nn.Module):
+class _ScoredTokensOnly(nn.Module):
     """A module of the last layer, for scored tokens only.
 
     The first of a chain takes (B, S, D) down to (U, ...); the last one's output is (B, S, D) again,
     zero where not scored.
     """
 
-    def __init__(self, module: nn.Module, wanted: Wanted, *, first: bool, last: bool) -> None:
+    def __init__(
+        self, module: nn.Module, wanted: UpperPassContext, *, first: bool, last: bool
+    ) -> None:
         super().__init__()
         self.module = module
         self.wanted = wanted
@@ -141,7 +143,7 @@ def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedM
     """Embeddings and the layers below `layer`."""
     layers = list(base.get_submodule(family.layers).children())[: layer - 1]
     replaced: dict[str, nn.Module | None] = {
-        family.layers: nn.ModuleList(layers if layers else _stack_of_none(base)),
+        family.layers: nn.ModuleList(layers if layers else _placeholder_layer(base)),
         **{name: PassThrough() for name in family.final if _has(base, name)},
     }
     if layer == 1:
@@ -150,7 +152,12 @@ def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedM
 
 
 def upper_view(
-    base: PreTrainedModel, family: Family, layer: int, wanted: Wanted, *, recompute: bool = False
+    base: PreTrainedModel,
+    family: Family,
+    layer: int,
+    wanted: UpperPassContext,
+    *,
+    recompute: bool = False,
 ) -> PreTrainedModel:
     """The layers from `layer` on; it takes hidden states as `inputs_embeds`.
 
@@ -181,13 +188,13 @@ def head_view(
     path = f"{model.base_model_prefix}.{family.stack}".rstrip(".")
     embeddings: Any = model.get_submodule(path).embeddings if family.tied_head else None
     if word_ids is None:
-        return _view(model, {path: _Given(embeddings)})
+        return _view(model, {path: _IdentityBackbone(embeddings)})
     rows = list(word_ids)
     if family.tied_head is not None:  # the head is handed the embeddings and has a bias of its own
         tied = copy.copy(model.get_submodule(family.tied_head))
         tied._parameters = {**tied._parameters, "bias": _rows(tied.bias, rows)}
         words = nn.Embedding.from_pretrained(_rows(embeddings.word_embeddings.weight, rows))
-        few = _Given(_view(embeddings, {"word_embeddings": words}))
+        few = _IdentityBackbone(_view(embeddings, {"word_embeddings": words}))
         return _view(model, {path: few, family.tied_head: tied})
     whole = model.get_output_embeddings()
     assert isinstance(whole, nn.Linear)
@@ -196,19 +203,21 @@ def head_view(
     part.weight = _rows(whole.weight, rows)
     if whole.bias is not None:
         part.bias = _rows(whole.bias, rows)
-    return _view(model, {path: _Given(embeddings), output: part})
+    return _view(model, {path: _IdentityBackbone(embeddings), output: part})
 
 
-def _with_constant_text(layer: nn.Module, family: Family, wanted: Wanted) -> nn.Module:
+def _with_constant_text(layer: nn.Module, family: Family, wanted: UpperPassContext) -> nn.Module:
     parts = {name: layer.get_submodule(name) for name in family.projections}
     # Where the first layer is the last one too, its queries are few already.
-    whole = {name: part for name, part in parts.items() if not isinstance(part, _OfScored)}
-    return _view(layer, {name: _ConstantText(part, wanted) for name, part in whole.items()})
+    whole = {name: part for name, part in parts.items() if not isinstance(part, _ScoredTokensOnly)}
+    return _view(layer, {name: _DetachText(part, wanted) for name, part in whole.items()})
 
 
-def _for_scored(layer: nn.Module, family: Family, wanted: Wanted) -> nn.Module:
+def _for_scored(layer: nn.Module, family: Family, wanted: UpperPassContext) -> nn.Module:
     parts = {
-        x: _OfScored(layer.get_submodule(x), wanted, first=x == chain[0], last=x == chain[-1])
+        x: _ScoredTokensOnly(
+            layer.get_submodule(x), wanted, first=x == chain[0], last=x == chain[-1]
+        )
         for chain in family.per_token
         for x in chain
     }
@@ -229,7 +238,7 @@ def _without_words(base: PreTrainedModel, family: Family) -> dict[str, nn.Module
     return {name: None for name in names if not name.startswith(gone)}
 
 
-def _stack_of_none(base: PreTrainedModel) -> list[nn.Module]:
+def _placeholder_layer(base: PreTrainedModel) -> list[nn.Module]:
     # Only DeBERTa's encoder reads the last layer's output by name after its loop.
     return [_EmptyLayer()] if base.config.model_type.startswith("deberta") else []
 

@@ -36,14 +36,14 @@ def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -
 
     problems = Problems()
     if out.exists() and not _replaceable(out):
-        allowed = "a new folder, an empty one or an old report"
-        problems.add(str(out), "holds something else than a report", allowed, "use --out FOLDER")
+        expected = "a new folder, an empty one or an old report"
+        problems.add(str(out), "holds something else than a report", expected, "use --out FOLDER")
     material = read(find(folders, problems), problems)
     if not material.runs and not problems.found:
         jobs = f", and {len(material.unfinished)} unfinished jobs" if material.unfinished else ""
         given = f"no finished run{jobs}"
-        todo = "name folders of finished runs or sweeps"
-        problems.add(", ".join(map(str, folders)), given, f"folders with {FINISHED} below", todo)
+        hint = "name folders of finished runs or sweeps"
+        problems.add(", ".join(map(str, folders)), given, f"folders with {FINISHED} below", hint)
     problems.raise_if_any()
     study = arrange(material)
     name = study.sweeps[0].name if study.sweeps else Path(folders[0]).resolve().name

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lpt.errors import fail
-from lpt.records import RECORD, is_number, read_json
+from lpt.errors import config_error
+from lpt.runs.json_records import RECORD, is_number, read_json
 
 _NUMBER = (int, float)
 _NEEDED: Mapping[str, tuple[type, ...]] = {
@@ -65,13 +65,13 @@ def read_metrics(file: Path) -> dict[str, Any]:
     try:
         metrics: Any = read_json(file, RECORD)
     except (OSError, ValueError) as error:
-        todo = "remove the file, or run the job again"
-        raise fail(str(file), f"cannot be read: {error}", "JSON", todo) from error
+        hint = "remove the file, or run the job again"
+        raise config_error(str(file), f"cannot be read: {error}", "JSON", hint) from error
     wrong = faults(metrics)
     if wrong:
-        todo = "remove the file, or name folders without it"
-        given, allowed = "; ".join(wrong), "what lpt writes at the end of a run"
-        raise fail(str(file), given, allowed, todo)
+        hint = "remove the file, or name folders without it"
+        given, expected = "; ".join(wrong), "what lpt writes at the end of a run"
+        raise config_error(str(file), given, expected, hint)
     checked: dict[str, Any] = metrics
     return checked
 

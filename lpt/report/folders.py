@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lpt.errors import Problems
 
-# Named here, too, because lpt.results imports torch; a test holds the two together.
+# Named here, too, because lpt.runs.record imports torch; a test holds the two together.
 FINISHED = "metrics.json"
 JOB = "job.json"
 SWEEP = "sweep.json"

@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lpt.errors import Problems, fail
-from lpt.records import RECORD, is_number, read_json
+from lpt.errors import Problems, config_error
 from lpt.report.check import read_metrics
 from lpt.report.folders import FINISHED, JOB, SWEEP, Found
+from lpt.runs.json_records import RECORD, is_number, read_json
 
 Value = str | int | float | bool | None
 _T = TypeVar("_T")
@@ -184,9 +184,9 @@ def _mapping(file: Path, needed: Iterable[str]) -> dict[str, Any]:
     try:
         content = read_json(file, RECORD)
     except (OSError, ValueError) as error:
-        todo = "remove the file, or run the job again"
-        raise fail(str(file), f"cannot be read: {error}", "JSON", todo) from error
+        hint = "remove the file, or run the job again"
+        raise config_error(str(file), f"cannot be read: {error}", "JSON", hint) from error
     if not isinstance(content, dict) or any(key not in content for key in needed):
-        allowed = f"an object with {', '.join(needed)}"
-        raise fail(str(file), "something else", allowed, "remove the file, or mend it")
+        expected = f"an object with {', '.join(needed)}"
+        raise config_error(str(file), "something else", expected, "remove the file, or mend it")
     return content

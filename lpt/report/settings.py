@@ -17,7 +17,7 @@ _IRRELEVANT = (
     "data.extra",
     "data.num_workers",
     "data.eval_batch_size",
-    "trainer.sanity_steps",
+    "trainer.num_sanity_val_steps",
 )
 # Of keys that vary together, the first of these is shown. optim.lr comes before prompt.lr, which is
 # only its default.

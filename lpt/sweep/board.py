@@ -16,10 +16,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from lpt.console import as_it_is
-from lpt.errors import Problems
-from lpt.records import RECORD, read_json, to_record
-from lpt.results import PROGRESS
+from lpt.errors import Problems, literal_text
+from lpt.runs.json_records import RECORD, read_json, to_record
+from lpt.runs.record import PROGRESS
 from lpt.sweep.job import DONE, FAILED, INTERRUPTED, PRUNED, RUNNING, WAITING, Job
 
 logger = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ class Board:
                     live.update(self.render(seen))
                 else:
                     for line in self._lines(seen):
-                        self.console.print(as_it_is(line), soft_wrap=True)
+                        self.console.print(literal_text(line), soft_wrap=True)
                 if last:
                     return
 
@@ -142,7 +141,7 @@ class Board:
 
     def render(self, seen: Sequence[Seen]) -> Group:
         """The table as it is now."""
-        title = as_it_is(f"{self.title} · {self.summary(seen)}", "table.title")
+        title = literal_text(f"{self.title} · {self.summary(seen)}", "table.title")
         table = Table(title=title, title_justify="left")
         for name in ("job", "state", "step", "dev"):
             table.add_column(name, overflow="fold")
@@ -152,7 +151,7 @@ class Board:
             steps = f"{one.step}/{one.steps}" if one.steps else str(one.step or "")
             score = f"{max(one.scores):.3f}" if one.scores else ""
             state = one.job.state if one.job.reason is None else f"failed: {one.job.reason[:80]}"
-            table.add_row(*map(as_it_is, (one.job.name, state, steps, score)))
+            table.add_row(*map(literal_text, (one.job.name, state, steps, score)))
         return Group(table)
 
     def summary(self, seen: Sequence[Seen]) -> str:

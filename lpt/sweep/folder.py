@@ -18,10 +18,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lpt.config import SweepConfig
-from lpt.errors import fail
+from lpt.config.schema import SweepConfig
+from lpt.errors import config_error
 from lpt.files import write_atomically
-from lpt.records import RECORD, read_json
+from lpt.runs.json_records import RECORD, read_json
 from lpt.sweep.plan import Point
 from lpt.sweep.record import CSV, JSONL
 from lpt.sweep.search import STUDY
@@ -55,7 +55,9 @@ def claimed(folder: Path, config: SweepConfig, space: Space, *, overwrite: bool)
         lock.acquire(timeout=0)
     except Timeout:
         given = f"another sweep is running in {folder}"
-        raise fail("sweep.dir", given, "another folder", "wait for it, or stop it") from None
+        raise config_error(
+            "sweep.dir", given, "another folder", "wait for it, or stop it"
+        ) from None
     try:
         _refuse_other(folder, config, space, overwrite=overwrite)  # now that it stays as it is
         if overwrite:
@@ -76,13 +78,13 @@ def _identity(config: SweepConfig, space: Space) -> dict[str, Any]:
 
 def _refuse_other(folder: Path, config: SweepConfig, space: Space, *, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
-        raise fail("sweep.dir", f"{folder} is a file", "a folder")
+        raise config_error("sweep.dir", f"{folder} is a file", "a folder")
     file = folder / SWEEP
     if not file.is_file():
         strange = sorted(p.name for p in folder.glob("[!.]*"))
         if strange:
             given = f"{folder} holds {', '.join(strange[:5])}, but no {SWEEP}"
-            raise fail("sweep.dir", given, "a new folder, or that of this sweep")
+            raise config_error("sweep.dir", given, "a new folder, or that of this sweep")
         return
     if overwrite:
         return
@@ -90,10 +92,12 @@ def _refuse_other(folder: Path, config: SweepConfig, space: Space, *, overwrite:
         known = read_json(file, RECORD)
         same = {key: known[key] for key in _identity(config, space)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        todo = "start anew with overwrite=true, or take another sweep.dir"
-        raise fail(str(file), f"cannot be read ({error!r})", "what a sweep wrote", todo) from error
+        hint = "start anew with overwrite=true, or take another sweep.dir"
+        raise config_error(
+            str(file), f"cannot be read ({error!r})", "what a sweep wrote", hint
+        ) from error
     if same != _identity(config, space):
-        raise fail(
+        raise config_error(
             "sweep.dir",
             f"{folder} holds the results of another space",
             "a folder for each space",

@@ -16,13 +16,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from lpt.errors import PREEMPTED, ConfigError, Problems, fail, killed_by
+from lpt.config.constraints import limited
+from lpt.errors import PREEMPTED, ConfigError, Problems, config_error, killed_by
 from lpt.files import write_atomically
-from lpt.limits import limited
-from lpt.records import RECORD, read_json, to_record
 from lpt.report.check import read_metrics
-from lpt.results import FINISHED
-from lpt.run_dir import SAVING_SECONDS, in_use
+from lpt.runs.json_records import RECORD, read_json, to_record
+from lpt.runs.record import FINISHED
+from lpt.runs.run_dir import SAVING_SECONDS, is_locked
 from lpt.sweep.process import Process, ask_to_end, kill, start_fresh
 
 JOB, OUTPUT = "job.json", "output.txt"
@@ -110,7 +110,7 @@ class Job(_Record):
             self.state, self.reason = DONE, None
         elif not finished and self.state == DONE:
             self.state, self.reason = INTERRUPTED, f"{FINISHED} is gone or damaged"
-        elif not finished and self.state == RUNNING and not in_use(self.folder):
+        elif not finished and self.state == RUNNING and not is_locked(self.folder):
             self.state = INTERRUPTED
         else:
             return
@@ -188,7 +188,7 @@ def run_job(
     job = Job.read(folder, problems)
     problems.raise_if_any()
     if job is None:
-        raise fail(str(folder / JOB), "is gone", "what a sweep wrote", _AGAIN)
+        raise config_error(str(folder / JOB), "is gone", "what a sweep wrote", _AGAIN)
     if job.metrics is not None or (stop is not None and stop.asked.is_set()):
         return job
     (folder / _PRUNE).unlink(missing_ok=True)

@@ -15,16 +15,16 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lpt.config import CONF_DIR, Config, typed
-from lpt.errors import Problems, fail
-from lpt.models.backbone import find_backbone, whereabouts
-from lpt.overrides import ALL, LAYER, config_groups
-from lpt.plan import prepare
+from lpt.config.command_line import ALL, LAYER, config_groups
+from lpt.config.schema import CONF_DIR, Config, typed
+from lpt.config.validation import check_layer, reason_not_to_cache, validate
+from lpt.errors import Problems, config_error
+from lpt.models.backbone import checkpoint_source, find_backbone
 from lpt.sweep.space import Settings, Space, combinations, layers_of, parsed_value
-from lpt.validation import check_layer, reason_not_to_cache, validate
+from lpt.training.plan import prepare
 
 _NAME_LENGTH = 120
-_WHERE = "see lpt/config.py and lpt/data/config.py"
+_WHERE = "see lpt/config/schema.py and lpt/config/task_schema.py"
 # What says nothing of model, task, data and machine.
 _FREE = ("prompt", "optim", "cache", "logger", "seed", "run_dir", "resume", "sweep")
 
@@ -78,7 +78,7 @@ class Composer:
         """
         points = self._points(self.space.points(self.layers))
         if not points:
-            raise fail(LAYER, ALL, "a model with a layer that a prompt may enter at")
+            raise config_error(LAYER, ALL, "a model with a layer that a prompt may enter at")
         return points
 
     def corners(self) -> list[Point]:
@@ -114,13 +114,13 @@ class Composer:
         found = [self.layers(settings) for settings in combinations(axes)]
         common = range(max(f.start for f in found), min(f.stop for f in found))
         if not common:
-            raise fail(LAYER, ALL, "models with layers in common", "give numbers")
+            raise config_error(LAYER, ALL, "models with layers in common", "give numbers")
         return common
 
     def layers(self, settings: Mapping[str, str]) -> range:
         """The layers that a prompt may enter at with these settings."""
         config = self._config({**settings, LAYER: "null"})
-        depth = config.model.layers or self._depth(tuple(whereabouts(config.model).items()))
+        depth = config.model.layers or self._depth(tuple(checkpoint_source(config.model).items()))
         return layers_of(config.prompt.kind, depth)
 
     def _config(self, settings: Mapping[str, str]) -> Config:
@@ -132,7 +132,7 @@ class Composer:
             try:
                 OmegaConf.update(composed, key, parsed_value(value))
             except OmegaConfBaseException as error:
-                raise fail(key, f"{value}: {str(error).splitlines()[0]}", _WHERE) from error
+                raise config_error(key, f"{value}: {str(error).splitlines()[0]}", _WHERE) from error
         return typed(composed)
 
     def _compose(self, *of_groups: str) -> DictConfig:

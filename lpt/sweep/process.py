@@ -16,8 +16,8 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from lpt.cli import PARENT
-from lpt.config import PACKAGE_DIR
+from lpt.cli.main import PARENT
+from lpt.config.schema import PACKAGE_DIR
 
 TRAIN = PACKAGE_DIR.parent / "train.py"
 _PRELOADED = ["lpt.experiment", "hydra.main"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lpt.files import write_atomically
-from lpt.results import summary
+from lpt.runs.record import summary
 from lpt.sweep.job import Job
 
 CSV, JSONL = "results.csv", "results.jsonl"

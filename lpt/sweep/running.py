@@ -12,11 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lpt.config import Config, SweepConfig
-from lpt.console import as_it_is
-from lpt.errors import ConfigError, Problems
+from lpt.config.schema import Config, SweepConfig
+from lpt.errors import ConfigError, Problems, literal_text
 from lpt.report import write_report
-from lpt.run_dir import in_use
+from lpt.runs.run_dir import is_locked
 from lpt.sweep.board import Board, Seen
 from lpt.sweep.folder import JOBS, REPORT
 from lpt.sweep.job import (
@@ -33,7 +32,7 @@ from lpt.sweep.pool import places, visible_gpus
 from lpt.sweep.record import CSV, write_record
 from lpt.sweep.search import Search
 from lpt.sweep.space import quoted
-from lpt.wandb_tracking import log_sweep
+from lpt.tracking.wandb import log_sweep
 
 logger = logging.getLogger(__name__)
 Launch = Callable[[Sequence[Sequence[str]]], None]
@@ -68,8 +67,8 @@ class Sweep:
         self.names = [point.name for point in points]
         pending = [point for point in points if self._to_do(point)]
         if len(pending) < len(points):
-            todo = {point.name for point in pending}
-            ended = [self._job(name) for name in self.names if name not in todo]
+            hint = {point.name for point in pending}
+            ended = [self._job(name) for name in self.names if name not in hint]
             states = Counter(job.state for job in ended if job is not None)
             told = ", ".join(f"{count} {state}" for state, count in states.items())
             self._say(f"{len(ended)} of {len(points)} jobs have ended before: {told}.")
@@ -131,7 +130,7 @@ class Sweep:
             self._say(f"No report ({error!r}): python -m lpt.report {self.folder} tries again")
 
     def _say(self, text: str) -> None:
-        self.console.print(as_it_is(text), soft_wrap=True)
+        self.console.print(literal_text(text), soft_wrap=True)
 
     def _note(self, seen: Sequence[Seen]) -> None:
         """Write the record anew when a job has ended."""
@@ -152,7 +151,7 @@ class Sweep:
 
     def _await_others(self, reason: str) -> None:
         """Let the jobs end that are still running somewhere; those that were running are lost."""
-        while any(map(in_use, self._homes())):
+        while any(map(is_locked, self._homes())):
             time.sleep(1)
         for job in self._jobs():
             if job.state == RUNNING and job.metrics is None:
@@ -219,7 +218,7 @@ class Sweep:
             if one.where not in self.told:
                 self.told.add(one.where)
                 self._say(f"{one.where} is damaged, so {name} has not ended: {one.given}")
-                self._say(f"  do: {one.todo}")
+                self._say(f"  do: {one.hint}")
         return job
 
     def _home(self, name: str) -> Path:

@@ -18,8 +18,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from lpt.errors import Problems, fail
-from lpt.overrides import ALL, LAYER
+from lpt.config.command_line import ALL, LAYER
+from lpt.errors import Problems, config_error
 from lpt.sweep.job import FAILED, PRUNED, Job
 from lpt.sweep.plan import Composer
 from lpt.sweep.space import Range, Settings, Space
@@ -146,8 +146,8 @@ def _study(file: Path) -> optuna.Study:
             _ = dict(trial.user_attrs.get(_SETTINGS, {}))
     except Exception as error:  # whatever Optuna makes of lines that are not its own
         given = f"cannot be read ({type(error).__name__}: {error})"
-        todo = "start anew with overwrite=true, or take another sweep.dir"
-        raise fail(str(file), given, "the study of a search", todo) from error
+        hint = "start anew with overwrite=true, or take another sweep.dir"
+        raise config_error(str(file), given, "the study of a search", hint) from error
     return study
 
 

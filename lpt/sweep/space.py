@@ -20,9 +20,9 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from lpt.config import CONF_DIR
+from lpt.config.command_line import ALL, LAYER, check_overrides, several
+from lpt.config.schema import CONF_DIR
 from lpt.errors import Problems
-from lpt.overrides import ALL, LAYER, check_overrides, several
 
 _OWN = ("sweep", "run_dir", "resume", "overwrite", "dry_run")  # the sweep's, not its jobs'
 
@@ -139,9 +139,9 @@ def read_space(
         else:
             one[key] = str(override.input_line)
     if not axes and not ranges:
-        allowed = "a space of conf/sweep of which the command line leaves something open"
-        todo = "give a key several values (seed=1,2), or use train.py for a single run"
-        problems.add("sweep", "no key with several values", allowed, todo)
+        expected = "a space of conf/sweep of which the command line leaves something open"
+        hint = "give a key several values (seed=1,2), or use train.py for a single run"
+        problems.add("sweep", "no key with several values", expected, hint)
     problems.raise_if_any()
     return Space(one, axes, ranges)
 

@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lpt.config import SweepConfig
-from lpt.console import as_it_is
-from lpt.errors import CTRL_C, PREEMPTED, Problems
+from lpt.config.schema import SweepConfig
+from lpt.errors import CTRL_C, PREEMPTED, Problems, literal_text
 from lpt.sweep.folder import claimed, sweep_folder
 from lpt.sweep.plan import Composer, Point, check_points
 from lpt.sweep.running import Launch, Sweep
@@ -92,19 +91,19 @@ def _show(points: Sequence[Point], trials: int | None, folder: Path, console: Co
     table = Table(title=title)
     if len(points) <= _SHOWN:
         for key in points[0].settings:
-            table.add_column(as_it_is(key))
+            table.add_column(literal_text(key))
         for point in points:
-            table.add_row(*map(as_it_is, point.settings.values()))
+            table.add_row(*map(literal_text, point.settings.values()))
     else:
         table.add_column("key")
         table.add_column("values")
         for key in points[0].settings:
             values = dict.fromkeys(point.settings[key] for point in points)
-            table.add_row(as_it_is(key), as_it_is(", ".join(values)))
+            table.add_row(literal_text(key), literal_text(", ".join(values)))
     console.print(table)
     jobs = f"{len(points)} jobs" if trials is None else f"The space of {trials} trials"
     told = f"{jobs} checked, nothing started; they would run in {folder}"
-    console.print(as_it_is(told), soft_wrap=True)
+    console.print(literal_text(told), soft_wrap=True)
 
 
 @contextmanager

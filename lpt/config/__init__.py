@@ -1,0 +1,1 @@
+"""The typed configuration: schema, constraints, command line, validation."""

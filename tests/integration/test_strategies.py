@@ -1,0 +1,156 @@
+"""Several processes: two on the CPU really run, the sharded strategy is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.strategies import FSDPStrategy
+from transformers.models.bert.modeling_bert import BertLayer
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from lpt.config.schema import StrategyConfig
+from lpt.errors import ConfigError
+from lpt.experiment import run
+from lpt.methods.late_prompt import LatePrompt
+from lpt.models.backbone import find_backbone, load_model
+from lpt.models.generators import build_generator
+from lpt.models.split import SplitModel
+from lpt.training.trainer import build_strategy
+from tests.conftest import Compose, MakeConfig
+from tests.support.ranked import TWO, Arguments, assert_alike, finished
+from tests.support.task_rows import copa_rows, write_jsonl
+
+
+def test_fsdp_shards_by_layer(checkpoints: dict[str, Path]) -> None:
+    for kind, layer in (("masked", BertLayer), ("causal", LlamaDecoderLayer)):
+        path = str(checkpoints[kind])
+        found = find_backbone(name="x", path=path, revision=None, package=None, gguf_file=None)
+        split = SplitModel(load_model(found, dtype=torch.float32), 2)
+        model = LatePrompt(split, build_generator("npg", hidden_size=32, length=2, bottleneck=3))
+        strategy = build_strategy("fsdp", found, model)
+        assert isinstance(strategy, FSDPStrategy)
+        assert set(strategy.kwargs["auto_wrap_policy"]._module_classes) == {layer}
+        ignored = {id(parameter) for parameter in strategy.kwargs["ignored_states"]}
+        assert ignored == {id(parameter) for parameter in model.trainable().values()}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_settings_of_several_devices_compose(
+    toy: MakeConfig, capsys: pytest.CaptureFixture[str], strategy: str, nodes: int
+) -> None:
+    """Checked anywhere, as for a machine that has the devices."""
+    given = (f"strategy={strategy}", f"strategy.num_nodes={nodes}", "strategy.devices=4")
+    config = toy("causal", *given, "strategy.accelerator=gpu", "dry_run=true")
+    assert run(config) is None
+    assert "Everything checked" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"strategy\.devices: .* for 24 dev examples"):
+        run(dataclasses.replace(config, strategy=StrategyConfig(strategy, "gpu", 13, 2)))
+
+
+@pytest.fixture
+def arguments(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> Arguments:
+    """A short run without dropout, in a folder of that name."""
+
+    def make(name: str, *more: str, model: str = "masked") -> list[str]:
+        word = "<mask>" if model == "masked" else "{word}"
+        return [
+            *("model=local", f"model.path={checkpoints[model]}", "task=reviews", "prompt.layer=3"),
+            *(f"data.path={toy_data}", "task.labels=['0','1']", "data.max_length=64"),
+            f"task.template='{{text}} It was {word} .'",
+            *("trainer.max_steps=12", "trainer.eval_every_steps=2", "strategy.accelerator=cpu"),
+            *("model.dropout=none", "prompt.dropout=0", f"run_dir={tmp_path / name}"),
+            *(f"cache.dir={tmp_path / name}-cache", *more),
+        ]
+
+    return make
+
+
+def both(
+    arguments: Arguments, composed: Compose, tmp_path: Path, *more: str, model: str = "masked"
+) -> None:
+    """The same with one rank and with two."""
+    run(composed(*arguments("one", "data.batch_size=16", *more, model=model)))
+    given = arguments("two", *TWO, "data.batch_size=8", *more, model=model)
+    finished(given, tmp_path / "two.txt")
+    assert_alike(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("more", "train", "cached"),
+    [
+        (("data.bucketing=true",), 65, True),  # in the last batch of a pass there is one example
+        (("data.bucketing=false", "cache.max_gb=1e-6"), 71, False),  # there are seven
+    ],
+    ids=["cached", "no room"],
+)
+def test_two_processes_give_what_one_gives(
+    arguments: Arguments,
+    composed: Compose,
+    tmp_path: Path,
+    more: tuple[str, ...],
+    train: int,
+    cached: bool,
+) -> None:
+    """Every example is scored once, and the global batches are the same, also in uneven parts."""
+    both(arguments, composed, tmp_path, *more, f"data.limit_train={train}", "data.limit_test=23")
+    lines = (tmp_path / "two" / "predictions.tsv").read_text().splitlines()[1:]
+    assert len({line.split("\t")[0] for line in lines}) == len(lines) == 23
+    assert (tmp_path / "one" / "predictions.tsv").read_text().splitlines()[1:] == lines
+    made = json.loads((tmp_path / "two" / "metrics.json").read_text())["cache"]["sets"]
+    assert len(made) == (3 if cached else 0)
+    left = {"one", "two", "two.txt"} | ({"one-cache", "two-cache"} if cached else set())
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_causal_model(
+    arguments: Arguments, composed: Compose, tmp_path: Path
+) -> None:
+    more = ("data.limit_train=77", "data.limit_test=23", "trainer.accumulate_grad_batches=2")
+    both(arguments, composed, tmp_path, *more, model="causal")
+
+
+def number_rows(count: int, start: int) -> list[dict[str, Any]]:
+    """No two texts of a set are the same: the last bits would decide on their order."""
+    return [{"text": "good " * (1 + i % 23), "label": i % 6} for i in range(start, start + count)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "rows", "more"),
+    [
+        ("copa", copa_rows, ()),
+        ("stsb", number_rows, ("task.aliases={s1:[text],s2:[text]}",)),
+    ],
+)
+def test_choices_and_numbers_are_shared_between_processes(
+    arguments: Arguments,
+    composed: Compose,
+    tmp_path: Path,
+    task: str,
+    rows: Callable[[int, int], list[dict[str, Any]]],
+    more: tuple[str, ...],
+) -> None:
+    """Of a choice, the candidates may be in different ranks."""
+    for start, (split, count) in enumerate((("train", 27), ("dev", 7), ("test", 9))):
+        write_jsonl(tmp_path / "data" / f"{split}.jsonl", rows(count, 100 * start))
+    of_toy = ("task=", "task.", "data.path=")
+    plain = arguments
+
+    def official(name: str, *given: str, model: str) -> list[str]:
+        kept = [text for text in plain(name, *given, model=model) if not text.startswith(of_toy)]
+        own = (
+            f"task={task}",
+            "task.label_words=[great,terrible]",
+            f"data.path={tmp_path / 'data'}",
+        )
+        return [*kept, *own, *more, "data.eval_batch_size=3"]
+
+    both(official, composed, tmp_path)

@@ -1,0 +1,281 @@
+"""The same few examples of each task as the hub, the papers' archives and `datasets` have them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from datasets import ClassLabel, Value
+
+from tests.support.source_files import Row
+
+
+class Same(NamedTuple):
+    """One task's rows, as the official files have them and as the hub has them.
+
+    Attributes:
+        official: Lines of each file; records for JSONL.
+        hub: Rows of each of the hub's splits.
+        types: What the hub's columns are, where that says more than their values.
+        labels: Of train, as indices or numbers.
+        extra: Further sets that both have.
+    """
+
+    official: Mapping[str, str | list[Row]]
+    hub: Mapping[str, list[Row]]
+    types: Mapping[str, Any]
+    labels: list[int] | list[float]
+    extra: tuple[str, ...] = ()
+
+
+def lines(header: list[str] | None, *rows: list[Any]) -> str:
+    return "".join(
+        "\t".join(map(str, row)) + "\n" for row in ([header] if header else []) + [*rows]
+    )
+
+
+def numbered(rows: list[Row]) -> list[Row]:
+    return [row | {"idx": n} for n, row in enumerate(rows)]
+
+
+def unlabelled(rows: list[Row]) -> list[Row]:
+    return [{name: value for name, value in row.items() if name != "label"} for row in rows]
+
+
+def secret(rows: list[Row], label: float = -1) -> list[Row]:
+    return [row | {"label": label} for row in rows]
+
+
+_NLI = ["entailment", "neutral", "contradiction"]
+_PAIRS = [
+    ('He said "so', "Who is   he ?", "neutral"),
+    ("It rained .", 'A "dry" day', "contradiction"),
+    ("Caf\u00e9s open .", "There are caf\u00e9s .", "entailment"),
+]
+
+
+def _mnli() -> Same:
+    head = ["index", "genre", "sentence1", "sentence2", "label1", "gold_label"]
+    full = lines(head, *([n, "x", *p[:2], "-", p[2]] for n, p in enumerate(_PAIRS)))
+    short = lines(head[:4], *([n, "x", *p[:2]] for n, p in enumerate(_PAIRS)))
+    diagnostic = lines(["index", "sentence1", "sentence2"], [0, "A", "B"], [1, "B", "A"])
+    rows = numbered([{"premise": a, "hypothesis": b, "label": _NLI.index(c)} for a, b, c in _PAIRS])
+    ax = [{"premise": "A", "hypothesis": "B"}, {"premise": "B", "hypothesis": "A"}]
+    return Same(
+        {
+            "train.tsv": full,
+            "dev_matched.tsv": full,
+            "test_matched.tsv": short,
+            "dev_mismatched.tsv": full,
+            "test_mismatched.tsv": short,
+            "../diagnostic/diagnostic.tsv": diagnostic,
+        },
+        {
+            "train": rows,
+            "validation_matched": rows,
+            "test_matched": secret(rows),
+            "validation_mismatched": rows,
+            "test_mismatched": secret(rows),
+            "ax/test": secret(numbered(ax)),
+        },
+        {"label": ClassLabel(names=_NLI)},
+        [2, 0, 1],
+        ("dev_mismatched", "test_mismatched", "ax"),
+    )
+
+
+def _stsb() -> Same:
+    pairs = [("A man .", 'A "man"', "3.800"), ("B", "C", "5.000"), ("D", "E", "0.667")]
+    head = ["index", "genre", "sentence1", "sentence2", "score"]
+    full = lines(head, *([n, "x", *pair] for n, pair in enumerate(pairs)))
+    short = lines(head[:4], *([n, "x", *pair[:2]] for n, pair in enumerate(pairs)))
+    rows = numbered([{"sentence1": a, "sentence2": b, "label": float(c)} for a, b, c in pairs])
+    return Same(
+        {"train.tsv": full, "dev.tsv": full, "test.tsv": short},
+        {"train": rows, "validation": rows, "test": secret(rows, -1.0)},
+        {"label": Value("float32")},
+        [3.8, 5.0, 0.667],
+    )
+
+
+def _cola() -> Same:
+    full = lines(None, ["gj04", 1, "", 'He "left .'], ["gj04", 0, "*", "Left he ."])
+    short = lines(["index", "sentence"], [0, "He left ."], [1, "Left, he ."])
+    rows = numbered([{"sentence": 'He "left .', "label": 1}, {"sentence": "Left he .", "label": 0}])
+    test = numbered([{"sentence": "He left ."}, {"sentence": "Left, he ."}])
+    return Same(
+        {"train.tsv": full, "dev.tsv": full, "test.tsv": short},
+        {"train": rows, "validation": rows, "test": secret(test)},
+        {"label": ClassLabel(names=["unacceptable", "acceptable"])},
+        [1, 0],
+    )
+
+
+def _mrpc() -> Same:
+    head = ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"]
+    full = "\ufeff" + lines(head, [1, 5, 6, 'A "b', "C ."], [0, 7, 8, "D", '" E'])
+    short = "\ufeff" + lines(["index", *head[1:]], [0, 5, 6, 'A "b', "C ."], [1, 7, 8, "D", '" E'])
+    rows = [
+        {"sentence1": 'A "b', "sentence2": "C .", "label": 1},
+        {"sentence1": "D", "sentence2": '" E', "label": 0},
+    ]
+    return Same(
+        {"train.tsv": full, "dev.tsv": full, "test.tsv": short},
+        {
+            "train": numbered(rows),
+            "validation": numbered(rows),
+            "test": secret(numbered(rows)),
+        },
+        {"label": ClassLabel(names=["not_equivalent", "equivalent"])},
+        [1, 0],
+    )
+
+
+def _rte() -> Same:
+    head = ["index", "sentence1", "sentence2", "label"]
+    names = ["entailment", "not_entailment"]
+    rows: list[Row] = [{"sentence1": "A", "sentence2": "B", "label": 1}]
+    rows = numbered([*rows, {"sentence1": '"C', "sentence2": "D", "label": 0}])
+    full = lines(
+        head, *([r["idx"], r["sentence1"], r["sentence2"], names[r["label"]]] for r in rows)
+    )
+    short = lines(head[:3], *([r["idx"], r["sentence1"], r["sentence2"]] for r in rows))
+    return Same(
+        {"train.tsv": full, "dev.tsv": full, "test.tsv": short},
+        {"train": rows, "validation": rows, "test": secret(rows)},
+        {"label": ClassLabel(names=names)},
+        [1, 0],
+    )
+
+
+def superglue(
+    official: list[Row], hub: list[Row], names: list[str], labels: list[int], **types: Any
+) -> Same:
+    """Files of SuperGLUE; those of the test set have no labels."""
+    test = unlabelled(official)
+    return Same(
+        {"train.jsonl": official, "val.jsonl": official, "test.jsonl": test},
+        {"train": hub, "validation": hub, "test": secret(hub)},
+        {"label": ClassLabel(names=names)} | types,
+        labels,
+    )
+
+
+def _boolq() -> Same:
+    rows: list[Row] = [
+        {"question": "is a b", "passage": 'A "is"\nB.', "idx": 0, "label": True},
+        {"question": "is b c", "passage": "B is, not, C.", "idx": 1, "label": False},
+    ]
+    hub = [row | {"label": int(row["label"])} for row in rows]
+    return superglue(rows, hub, ["False", "True"], [1, 0])
+
+
+def _cb() -> Same:
+    names = ["entailment", "contradiction", "neutral"]
+    rows: list[Row] = [
+        {"premise": f"P {name}", "hypothesis": "H, too", "label": name, "idx": n}
+        for n, name in enumerate(("neutral", "entailment", "contradiction"))
+    ]
+    hub = [row | {"label": names.index(row["label"])} for row in rows]
+    return superglue(rows, hub, names, [2, 1, 0])
+
+
+def _copa() -> Same:
+    rows: list[Row] = [
+        {"premise": "It fell.", "choice1": "I ran.", "choice2": "It, too, broke."}
+        | {"question": question, "label": label, "idx": n}
+        for n, (question, label) in enumerate([("effect", 1), ("cause", 0)])
+    ]
+    return superglue(rows, rows, ["choice1", "choice2"], [0, 1, 1, 0])
+
+
+def _multirc() -> Same:
+    asked = [("Who?", [("Ann", 1), ("Bob, too", 0)]), ("When?", [("Now", 1)])]
+    official: list[Row] = []
+    hub: list[Row] = []
+    for paragraph, text in enumerate(["<b>Sent 1: </b>Ann ran.<br>", "Bob, too, ran."]):
+        at, questions = 0, []
+        for n, (question, options) in enumerate(asked):
+            answers = []
+            for option, label in options:
+                answers.append({"idx": at, "text": option, "label": label})
+                idx = {"paragraph": paragraph, "question": n, "answer": at}
+                row = {"paragraph": text, "question": question, "answer": option}
+                hub.append(row | {"idx": idx, "label": label})
+                at += 1
+            questions.append({"idx": n, "question": question, "answers": answers})
+        official.append({"idx": paragraph, "passage": {"text": text, "questions": questions}})
+    same = superglue(official, hub, ["False", "True"], [1, 0, 1] * 2)
+    test = json.loads(re.sub(r', "label": \d', "", json.dumps(official)))
+    return same._replace(official={**same.official, "test.jsonl": test})
+
+
+def _record() -> Same:
+    text = "Oslo met Ann in Rome.\n@highlight\nAnn, too, won"
+    spans = [(0, 3), (9, 11), (16, 19), (33, 35)]
+    answers = [["Rome", "Rome"], ["Oslo", "Ann"]]
+    queries = ["In @placeholder", "@placeholder won"]
+    official: list[Row] = [
+        {
+            "idx": 3,
+            "passage": {"text": text, "entities": [{"start": a, "end": b} for a, b in spans]},
+            "qas": [
+                {
+                    "idx": 8 + n,
+                    "query": query,
+                    "answers": [{"start": 0, "end": 0, "text": a} for a in answers[n]],
+                }
+                for n, query in enumerate(queries)
+            ],
+        }
+    ]
+    hub: list[Row] = [
+        {
+            "passage": text,
+            "query": query,
+            "entities": [text[a : b + 1] for a, b in spans],
+            "answers": answers[n],
+            "idx": {"passage": 3, "query": 8 + n},
+        }
+        for n, query in enumerate(queries)
+    ]
+    secret_test = json.loads(json.dumps(official))
+    for qa in secret_test[0]["qas"]:
+        del qa["answers"]
+    return Same(
+        {"train.jsonl": official, "val.jsonl": official, "test.jsonl": secret_test},
+        {"train": hub, "validation": hub, "test": [row | {"answers": []} for row in hub]},
+        {"answers": [Value("string")]},
+        [0, 0, 1, 1, 1, 0],
+    )
+
+
+def _wsc() -> Same:
+    target = {"span1_index": 0, "span1_text": "Bob", "span2_index": 2, "span2_text": "he"}
+    rows = [("Bob ran, he fell.", True), ("Bob saw: he, too, ran.", False)]
+    official: list[Row] = [
+        {"text": text, "target": target, "idx": n, "label": label}
+        for n, (text, label) in enumerate(rows)
+    ]
+    hub: list[Row] = [
+        {"text": text, **target, "idx": n, "label": int(label)}
+        for n, (text, label) in enumerate(rows)
+    ]
+    return superglue(official, hub, ["False", "True"], [1, 0])
+
+
+SAME: dict[str, Callable[[], Same]] = {
+    "mnli": _mnli,
+    "stsb": _stsb,
+    "cola": _cola,
+    "mrpc": _mrpc,
+    "rte": _rte,
+    "boolq": _boolq,
+    "cb": _cb,
+    "copa": _copa,
+    "multirc": _multirc,
+    "record": _record,
+    "wsc": _wsc,
+}
