@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo model bench test test-all lint format clean
+.PHONY: help demo model bench bench-start test test-all test-lowest lint format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,10 +32,11 @@ $(VENV)/bench: $(VENV)/installed
 bench: $(VENV)/bench ## time a training step of every method: make bench DEVICE=cuda MODEL=roberta-large
 	$(BIN)/python -m bench --device $(DEVICE) --model $(MODEL)
 
-lint: $(VENV)/installed ## ruff and mypy
+lint: $(VENV)/installed ## ruff, mypy and the layers of the packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint ## lint and all tests but the slow ones
 	$(BIN)/pytest -n 2 -m 'not slow'
@@ -43,9 +44,21 @@ test: lint ## lint and all tests but the slow ones
 test-all: lint ## lint and all tests
 	$(BIN)/pytest -n 2
 
-format: $(VENV)/installed ## let ruff mend what it can
+LOWEST := .venv-lowest
+
+test-lowest: ## the fast tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) -m tests.support.lowest > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt \
+		--editable '.[all,bench,test]'
+	$(LOWEST)/bin/pytest -n 2 -m 'not slow'
+
+bench-start: $(VENV)/installed ## time until a refused value, a dry run and a two-step run have ended
+	$(BIN)/python -m bench.start
+
+format: $(VENV)/installed ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LOWEST) build runs .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,9 +1,9 @@
-"""Measures a training step of every method, each in a process of its own, in turns.
+"""Times a training step of every method, each in its own process, in turns.
 
     python -m bench [--model roberta-base] [--device cpu] [--out bench-results]
 
-Writes a table, a plot and results.json. Turns, because machines are noisy: all methods see the same
-minutes, and so does the matrix product that they are compared with.
+Prints tables and writes a plot and results.json. Methods take turns because machines are noisy:
+each turn times all of them, and the matrix product that they are compared with.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _LATE_PROMPT = 5
 
 @dataclass
 class Row:
-    """One method: its process and what it measured.
+    """One method: its worker process and its measurements.
 
     Attributes:
-        title: For the table.
-        spec: For the worker.
+        title: Row of the table.
+        spec: Settings of the worker.
         process: The worker.
-        count: Steps a turn.
-        ready: What it said when it was built.
-        turns: What it measured, turn by turn.
+        count: Steps per turn.
+        ready: What the worker reports once it is built.
+        turns: Measurements of each turn.
     """
 
     title: str
@@ -60,7 +60,7 @@ class Row:
     turns: list[dict[str, Any]] = field(default_factory=list)
 
     def start(self, common: dict[str, Any], folder: Path) -> None:
-        """Start the worker and wait until it is built."""
+        """Start the worker and wait until it is ready."""
         self.spec = {**common, **self.spec}
         with (folder / "workers.log").open("a") as log:
             self.process = subprocess.Popen(  # noqa: S603
@@ -71,31 +71,31 @@ class Row:
                 text=True,
                 env={**os.environ, "LPT_CACHE": str(folder), "HF_HUB_OFFLINE": "1"},
             )
-        self.ready = self._answer(folder)
+        self.ready = self._reply(folder)
 
     def steps(self, count: int, folder: Path) -> dict[str, Any]:
-        """Have it train for so many steps."""
+        """Train for that many steps and return the measurements."""
         assert self.process is not None
         assert self.process.stdin is not None
         self.process.stdin.write(f"{count}\n")
         self.process.stdin.flush()
-        return self._answer(folder)
+        return self._reply(folder)
 
     def stop(self) -> None:
-        """End the worker."""
+        """Kill the worker."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def summary(self, matmul: float, batch_size: int) -> dict[str, Any]:
-        """Its figures, over all turns."""
+        """Figures over all turns."""
         timed = sum(t["seconds"] for t in self.turns)
         rate = sum(t["flop"] for t in self.turns) / timed
         measured = sum(t["examples"] for t in self.turns) / timed
-        # On a CPU few steps can be timed, and batches of like length differ in size: the rate is
-        # timed, and what an example costs is counted over all batches of a pass. On a GPU there are
-        # hundreds of steps in a turn, and time does not follow the operations.
-        scaled = rate / self.ready["flop_an_example"]
+        # On a CPU only few steps can be timed, and length-bucketed batches differ in size: time the
+        # FLOP rate, and count the FLOP per example over a whole pass. On a GPU a turn has hundreds
+        # of steps, and time is not proportional to FLOP.
+        scaled = rate / self.ready["flop_per_example"]
         speed = measured if self.spec["device"] == "cuda" else scaled
         return {
             "title": self.title,
@@ -108,16 +108,16 @@ class Row:
             "gflop_per_second": rate / 1e9,
             "matmul_gflops": matmul,
             "share_of_matmul": rate / 1e9 / matmul,
-            "peak_mb": max(t["peak_mb"] for t in self.turns),
+            "peak_mib": max(t["peak_mib"] for t in self.turns),
         }
 
-    def _answer(self, folder: Path) -> dict[str, Any]:
+    def _reply(self, folder: Path) -> dict[str, Any]:
         assert self.process is not None
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             log = (folder / "workers.log").read_text()[-3000:]
-            raise SystemExit(f"{self.title} ended without an answer:\n{log}")
+            raise SystemExit(f"{self.title} ended without a reply:\n{log}")
         return dict(json.loads(line))
 
 
@@ -134,19 +134,19 @@ def rows(layer: int, dtype: str, *, half: bool) -> list[Row]:
         Row(f"prompt at the input, {_INPUT_PROMPT} vectors", {**at_input, "dtype": dtype}),
         Row("LPT, uncached, random batches", {**late, **plain, "dtype": dtype}),
         Row("LPT, cached", {**late, **plain, "cache": True, "dtype": dtype}),
-        Row("LPT, cached, like lengths", {**late, **best, "dtype": dtype}),
+        Row("LPT, cached, similar lengths", {**late, **best, "dtype": dtype}),
         Row(
-            "LPT, uncached, random, dropout in all",
+            "LPT, uncached, random, dropout everywhere",
             {**late, **plain, "dropout": "all", "dtype": dtype},
         ),
         Row(
-            "LPT, cached, like lengths, dropout",
+            "LPT, cached, similar lengths, dropout",
             {**late, **best, "dropout": "above", "dtype": dtype},
         ),
     ]
     if dtype == "float32" and half:
         table += [
-            Row("LPT, cached, like lengths, bf16", {**late, **best, "dtype": "bfloat16"}),
+            Row("LPT, cached, similar lengths, bf16", {**late, **best, "dtype": "bfloat16"}),
             Row("LoRA, bf16", {**lora, "dtype": "bfloat16"}),
             Row("prompt at the input, bf16", {**at_input, "dtype": "bfloat16"}),
         ]
@@ -154,11 +154,11 @@ def rows(layer: int, dtype: str, *, half: bool) -> list[Row]:
 
 
 def matmul_gflops(device: str, dtype: torch.dtype, width: int, seconds: float = 1.0) -> float:
-    """Sustained rate of the product that a layer is made of, (1024, D) x (D, 4D), in GFLOP/s.
+    """Sustained GFLOP/s of the matrix product of a feed-forward layer, (1024, D) x (D, 4D).
 
-    On a GPU of a larger one.
+    On a GPU a larger one, which fills it.
     """
-    if device == "cuda":  # nothing smaller fills it
+    if device == "cuda":
         rows = width = 8192
     else:
         rows = 1024
@@ -179,7 +179,7 @@ def matmul_gflops(device: str, dtype: torch.dtype, width: int, seconds: float = 
 def measure(
     table: list[Row], common: dict[str, Any], folder: Path, turns: int, steps: int, width: int
 ) -> list[dict[str, Any]]:
-    """Build all workers, let them train in turns, and sum up."""
+    """Start all workers, let them train in turns, and summarize."""
     device = common["device"]
     rates: dict[str, list[float]] = {dtype: [] for dtype in {row.spec["dtype"] for row in table}}
     try:
@@ -201,7 +201,7 @@ def measure(
 
 
 def main() -> None:
-    """Run all benchmarks and write what they found."""
+    """Run all benchmarks and write the results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--model", choices=SIZES, default="roberta-base")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -253,7 +253,7 @@ def main() -> None:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures are from."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -272,7 +272,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def _fast_half(device: str) -> bool:
-    """Whether products in bf16 are faster than in fp32 here."""
+    """Whether matrix products are faster in bf16 than in fp32 on this device."""
     if device == "cuda":
         return True
     return matmul_gflops("cpu", torch.bfloat16, 512) > matmul_gflops("cpu", torch.float32, 512)

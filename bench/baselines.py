@@ -1,4 +1,4 @@
-"""What late prompts are compared with, on the same batches and with the head at the mask only."""
+"""Baselines on the same batches, with the head at the mask only: full fine-tuning and LoRA."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lpt.methods.late_prompt import Batch
 from lpt.models.families import get_family
+from lpt.models.inputs import Batch
 from lpt.models.views import head_view
 
 
 class MaskModel(nn.Module):
-    """A masked language model that trains in full or through LoRA adapters.
+    """A masked language model that is fine-tuned in full or with LoRA.
 
     Args:
         model: The language model.
-        lora: Whether only adapters of rank 8 on queries and values train (PEFT's default places).
+        lora: Train only LoRA weights of rank 8 on queries and values, PEFT's default targets.
     """
 
     def __init__(self, model: PreTrainedModel, *, lora: bool) -> None:
@@ -25,12 +25,12 @@ class MaskModel(nn.Module):
         self.base: nn.Module = model.base_model
         model.requires_grad_(not lora)
         if lora:
-            places = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"])
-            self.base = get_peft_model(model.base_model, places)
+            lora_config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"])
+            self.base = get_peft_model(model.base_model, lora_config)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy of the label word at the mask, over the vocabulary."""
         out = self.base(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        scored = out.last_hidden_state[batch.rows, batch.positions]
-        logits = self.head(inputs_embeds=scored[None]).logits[0]
+        final = out.last_hidden_state[batch.logit_rows, batch.logit_positions]
+        logits = self.head(inputs_embeds=final[None]).logits[0]
         return nn.functional.cross_entropy(logits.float(), batch.targets)

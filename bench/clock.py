@@ -1,4 +1,4 @@
-"""Waiting for a device, so that what is timed is done."""
+"""Synchronization with a device, for timing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import torch
 
 
 def synchronize(device: str) -> None:
-    """Wait until everything that was started on the device is done."""
+    """Wait until the device has finished all queued work."""
     if device == "cuda":
         torch.cuda.synchronize()

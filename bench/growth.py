@@ -1,6 +1,6 @@
-"""How the cost of a step grows with the layer of the prompt and with the length of the text.
+"""How the time of a step grows with the prompt layer and the length of the text.
 
-One process, one model; the steps are the bare model's, with hidden states given, without a trainer.
+One process and one model, without a trainer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 from bench.baselines import MaskModel
 from bench.clock import synchronize
-from lpt.methods.late_prompt import Batch, LatePrompt, sequence_losses
+from lpt.methods.late_prompt import LatePrompt
 from lpt.models.generators import build_generator
+from lpt.models.inputs import Batch
+from lpt.models.scoring import sequence_losses
 from lpt.models.split import SplitModel
 
 _ROWS = 8
@@ -30,10 +32,10 @@ _REPEATS = 3
 def measure_growth(
     folder: Path, device: str, late_vectors: int, input_vectors: int
 ) -> dict[str, Any]:
-    """Seconds a step by layer, at 32 tokens, and by length, at the middle layer.
+    """Seconds per step by layer, at 32 tokens, and by length, at the middle layer.
 
     Args:
-        folder: The model.
+        folder: Checkpoint of a masked language model.
         device: `cpu` or `cuda`.
         late_vectors: Prompt vectors of late prompts.
         input_vectors: Prompt vectors at the input.
@@ -122,9 +124,9 @@ def _batch(device: str, tokens: int) -> Batch:
         attention_mask=torch.ones_like(ids),
         summary_index=torch.zeros_like(each),
         pool_length=torch.full_like(each, tokens),
-        rows=each,
-        positions=torch.full_like(each, tokens - 2),
-        scored=each,
+        logit_rows=each,
+        logit_positions=torch.full_like(each, tokens - 2),
+        target_to_logit=each,
         targets=torch.full_like(each, 5),
         sequences=each,
         labels=torch.zeros_like(each),

@@ -1,4 +1,4 @@
-"""The benchmark's figures as tables for people and as a plot."""
+"""Results of the benchmark as tables and as a plot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GREY, _BLUE, _LIGHT = "#9aa0a6", "#1f5fbf", "#7fa8e0"
 
 
 def print_tables(results: dict[str, Any], console: Console) -> None:
-    """Methods, what the cache costs and brings, growth with layer and length."""
+    """Print methods, cost and gain of the cache, and growth with layer and length."""
     methods, machine = results["methods"], results["machine"]
     console.print(
         f"{results['model']}, layer {results['layer']} of {results['depth']}, "
@@ -25,7 +25,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
     )
     fast = [m for m in methods if m["cache"] and m["bucketing"] and m["dropout"] == "none"]
     best = {m["dtype"]: m for m in fast}
-    names = ("s/step", "examples/s", "LPT is", "GFLOP/s", "of matmul", "padding", "peak MB")
+    names = ("s/step", "examples/s", "LPT is", "GFLOP/s", "of matmul", "padding", "peak MiB")
     table = _table("training steps", "method", *names, "trained")
     for m in methods:
         fastest = best[m["dtype"]]
@@ -38,7 +38,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
             f"{m['gflop_per_second']:,.0f}",
             f"{m['share_of_matmul']:.0%}",
             f"{m['padding']:.0%}",
-            f"{m['peak_mb']:,.0f}",
+            f"{m['peak_mib']:,.0f}",
             f"{m['trainable']:,}",
         )
     console.print(table)
@@ -51,7 +51,7 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
     for dtype, rate in rates.items():
         console.print(f"Matrix products, measured in the same turns: {rate:,.0f} GFLOP/s ({dtype})")
     if not results["bf16_is_fast"]:
-        console.print("No rows in bf16: this processor multiplies it more slowly than float32.")
+        console.print("No bf16 rows: this processor multiplies bf16 more slowly than float32.")
     built, epochs = pays_after(results)
     console.print(
         f"The cache of {results['examples']} examples was built in {built:.1f} s, which pays for "
@@ -84,7 +84,7 @@ def _table(title: str, first: str, *numbers: str) -> Table:
 
 
 def pays_after(results: dict[str, Any]) -> tuple[float, float]:
-    """Seconds to build the cache, and after how many epochs they are saved."""
+    """Seconds to build the cache, and epochs after which it has saved them."""
     late = [m for m in results["methods"] if m["method"] == "prompt" and m["layer"] > 1]
     built = max(m["cache_seconds"] for m in late if m["dtype"] == late[0]["dtype"])
     plain = next(m for m in late if not m["cache"])
@@ -106,15 +106,15 @@ def save_plot(results: dict[str, Any], file: Path) -> None:
     left.bar_label(bars, [f"{s:.1f}" for s in speeds], padding=4)
     left.set_xlim(0, 1.15 * max(speeds))
     left.invert_yaxis()
-    left.set_xlabel("training examples a second")
+    left.set_xlabel("training examples per second")
     left.set_title(f"{results['model']}, prompt at layer {results['layer']}")
 
     points = growth["layers"]
     middle.plot([p["layer"] for p in points], [p["seconds"] for p in points], "o-", color=_BLUE)
     middle.set_xlabel(f"layer of the prompt, of {results['depth']}")
-    middle.set_ylabel("seconds a step")
+    middle.set_ylabel("seconds per step")
     middle.set_ylim(bottom=0)
-    middle.set_title(f"cached, {growth['tokens']} tokens a row")
+    middle.set_title(f"cached, {growth['tokens']} tokens per row")
 
     styles = {
         "LPT, cached": (_BLUE, "-"),
@@ -132,10 +132,10 @@ def save_plot(results: dict[str, Any], file: Path) -> None:
             color=colour,
             label=name,
         )
-    right.set_xlabel("tokens a row")
-    right.set_ylabel("seconds a step")
+    right.set_xlabel("tokens per row")
+    right.set_ylabel("seconds per step")
     right.set_ylim(bottom=0)
-    right.set_title("growth with the length")
+    right.set_title("growth with length")
     right.legend(frameon=False)
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,6 @@
 """A masked language model with random weights and a task of random words, as folders on disk.
 
-Speed does not depend on what the weights are, so nothing need be downloaded.
+Speed does not depend on the values of the weights, so nothing has to be downloaded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WORDS = ("bad", "good")
 
 
 def save_model(size: str, folder: Path) -> None:
-    """Write a model of RoBERTa's architecture and a tokenizer that knows words w0, w1, ..."""
+    """Write a RoBERTa model and a tokenizer with the words w0, w1, ..."""
     shape = SIZES[size]
     config = AutoConfig.for_model(
         "roberta", **_ROBERTA, **shape, intermediate_size=4 * shape["hidden_size"]
@@ -59,17 +59,17 @@ def save_task(folder: Path, examples: int, shortest: int, longest: int) -> None:
     """Write train.tsv of rows whose lengths in tokens are uniform over a range; dev and test tiny.
 
     Args:
-        folder: Made if it is not there.
+        folder: Created if needed.
         examples: Rows of train.
-        shortest: Tokens at least, special tokens included.
-        longest: Tokens at most.
+        shortest: Minimum number of tokens, special tokens included.
+        longest: Maximum number of tokens.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    draw = random.Random(0)  # noqa: S311
+    generator = random.Random(0)  # noqa: S311
     for split, count in (("train", examples), ("dev", 64), ("test", 64)):
         rows = ["label\ttext"]
         for i in range(count):
-            words = draw.randint(shortest, longest) - _AROUND
-            text = " ".join(f"w{draw.randrange(40_000)}" for _ in range(words))
+            words = generator.randint(shortest, longest) - _AROUND
+            text = " ".join(f"w{generator.randrange(40_000)}" for _ in range(words))
             rows.append(f"{i % 2}\t{text}")
         (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")

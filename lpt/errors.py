@@ -1,4 +1,4 @@
-"""One error type for everything a user can mend, and a collector that reports all of it at once."""
+"""One error type for everything a user can fix, and a collector that reports all of it together."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.text import Text
 
-# Exit statuses.
-USAGE_ERROR = 2
+# Exit codes of every command.
+SUCCESS = 0
+FAILURE = 1  # the run, a job of a sweep or the checked data failed
+USAGE_ERROR = 2  # a ConfigError
+PREEMPTED = 75  # stopped by SIGTERM or SIGUSR1 with its state saved; rerun to resume (EX_TEMPFAIL)
 CTRL_C = 130
-PREEMPTED = 75  # interrupted by a signal, to be started again (EX_TEMPFAIL)
 
 _SHOWN_ROWS = 5
 
 
 def killed_by(status: int) -> str:
-    """What a negative exit status says: the signal that ended the process, by its name."""
-    known = {number.value: number.name for number in signal.Signals}
-    name = known.get(-status, f"signal {-status}")  # real-time ones have no names
-    return f"killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    """Describe a negative exit code: the name of the signal that ended the process."""
+    name = signal.Signals(-status).name
+    return f"killed by {name}" + (", possibly out of memory" if name == "SIGKILL" else "")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the input.
-
-    Attributes:
-        where: Config key (`prompt.layer`) or file and line (`train.tsv:17`).
-        given: What was found there.
-        expected: What would be accepted.
-        hint: What to do about it.
-    """
+    """One problem with the user's input."""
 
     where: str
+    """Config key (`prompt.layer`) or file and line (`train.tsv:17`)."""
     given: str
+    """The value or fault found there."""
     expected: str = ""
+    """What would be accepted."""
     hint: str = ""
+    """How to fix it."""
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.given}"]
@@ -50,79 +50,79 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """Everything found wrong with the configuration or the data, in one message."""
+    """All problems with the configuration or the data, in one message."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
         count = len(self.problems)
-        head = "1 problem found" if count == 1 else f"{count} problems found"
-        super().__init__(f"{head}; nothing was started.\n{self.listing}")
+        head = f"Found {count} configuration problem{'s' if count > 1 else ''}"
+        super().__init__(f"{head}; the run was not started.\n{self.listing}")
 
     @property
     def listing(self) -> str:
-        """The problems, numbered."""
+        """The problems as a numbered list."""
         numbered = (f"{i}. {p}" for i, p in enumerate(self.problems, 1))
         return "\n".join(text.replace("\n", "\n   ") for text in numbered)
 
 
 class HubError(ConfigError):
-    """The only thing wrong is that the hub could not be asked."""
+    """Every problem comes from the Hugging Face Hub being unreachable."""
 
 
 class RunError(RuntimeError):
-    """A run cannot go on, for a reason that its user can do something about."""
+    """A run failed for a reason that the user can fix."""
 
 
 class Problems:
-    """Collects problems so that a user sees all of them in one go."""
+    """Collects problems so that all of them are reported together."""
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
         self._only_hub = True
 
     def add(self, where: str, given: str, expected: str = "", hint: str = "") -> None:
-        """Note one problem; see `Problem` for the parts."""
+        """Add one problem; see `Problem` for the arguments."""
         self.found.append(Problem(where, given, expected, hint))
         self._only_hub = False
 
     @contextmanager
     def rows(self, name: str, what: str = "bad rows") -> Iterator[Problems]:
-        """Collect problems of single rows: of many, the first few and how many more there are.
+        """Collect problems of single rows; only the first five and the count of the rest are kept.
 
         Args:
-            name: File or data set that the rows are in.
-            what: What the others are called.
+            name: File or dataset of the rows.
+            what: Plural noun for the rest.
         """
-        of_rows = Problems()
-        yield of_rows
-        more = len(of_rows.found) - _SHOWN_ROWS
-        for problem in of_rows.found[:_SHOWN_ROWS]:
-            self.add(problem.where, problem.given, problem.expected, problem.hint)
-        if more > 0:
-            self.add(name, f"{more} more {what}")
+        row_problems = Problems()
+        yield row_problems
+        shown, rest = row_problems.found[:_SHOWN_ROWS], row_problems.found[_SHOWN_ROWS:]
+        if shown:
+            self.extend(ConfigError(shown))
+        if rest:
+            self.add(name, f"{len(rest)} more {what}")
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Run a block and keep the problems of a `ConfigError` raised in it instead of stopping."""
+        """Run a block; a `ConfigError` raised in it ends the block and its problems are added."""
         try:
             yield
         except ConfigError as error:
-            self.take(error)
+            self.extend(error)
 
-    def take(self, error: ConfigError) -> None:
-        """Note the problems of an error."""
+    def extend(self, error: ConfigError) -> None:
+        """Add the problems of an error."""
         self.found.extend(error.problems)
         self._only_hub &= isinstance(error, HubError)
 
-    def concern(self, *keys: str) -> bool:
-        """Whether a problem noted so far is about a key that starts with one of these."""
+    def mentions(self, *keys: str) -> bool:
+        """Whether any problem so far is about a key that starts with one of `keys`."""
         return any(problem.where.startswith(keys) for problem in self.found)
 
     def raise_if_any(self) -> None:
-        """Raise `ConfigError` with every problem noted so far; do nothing if there is none.
+        """Raise a `ConfigError` with every problem so far, if there are any.
 
         Raises:
-            HubError: All of them come from an unreachable hub.
+            HubError: All of them come from the unreachable hub.
             ConfigError: Otherwise.
         """
         if self.found:
@@ -130,28 +130,27 @@ class Problems:
 
 
 def config_error(where: str, given: str, expected: str = "", hint: str = "") -> ConfigError:
-    """Make a `ConfigError` of a single problem, to be raised."""
+    """A `ConfigError` with a single problem, for the caller to raise."""
     return ConfigError([Problem(where, given, expected, hint)])
 
 
 def did_you_mean(value: str, options: Iterable[str], count: int = 3) -> str:
-    """The options nearest to `value` as a hint, or an empty string when none is near."""
+    """A hint with the options closest to `value`; empty if none is close."""
     near = difflib.get_close_matches(value, list(dict.fromkeys(options)), n=count, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
-# Those that move the cursor or cannot be encoded; not line breaks and tabs.
+# Control characters that move the cursor, and lone surrogates, which cannot be encoded.
+# Line breaks and tabs are kept.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def literal_text(text: object, style: str = "") -> Text:
-    """Text for a console, a table's cell or a title.
+    """Text for a rich console, table cell or title; control characters are shown as escapes.
 
-    A string would be read as rich's markup, in which `[/x]` is an error, and `:100:` in
-    `train.tsv:100: bad label` an emoji. Control characters are shown by their escapes.
-
-    Args:
-        text: What to show.
-        style: How.
+    rich would read `[/x]` in a string as markup and the `:100:` in `train.tsv:100: bad label` as an
+    emoji.
     """
-    return Text(_CONTROL.sub(lambda found: repr(found[0])[1:-1], str(text)), style)
+    from rich.text import Text  # 20 ms that a refused command line need not wait for
+
+    return Text(_CONTROL.sub(lambda match: repr(match[0])[1:-1], str(text)), style)

@@ -1,26 +1,72 @@
-"""Files: atomic writes, checksums, the cache directory."""
+"""Files: atomic writes, JSON files that are validated on reading, checksums, cache directories."""
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import xxhash
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from lpt.errors import Problems, config_error
 
 _CHUNK_BYTES = 1 << 24
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that either all of it is there or what was there before.
+class JsonModel(BaseModel):
+    """Base class of what JSON files hold: exact types, no unknown keys, finite numbers."""
 
-    Args:
-        path: The file; its folder is there.
-        content: Text is written as UTF-8.
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+def _require_finite(content: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(content, allow_nan=False)
+    return content
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_require_finite)]
+"""Field of a `JsonModel` with any content: a JSON object whose numbers are finite."""
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def read_json_model(path: Path, model: type[_M], max_bytes: int = 1 << 20) -> _M:
+    """Read a JSON file that may come from anywhere.
 
     Raises:
-        OSError: It cannot be written; nothing half-written is left.
+        ConfigError: It is missing, no regular file (a pipe would block), larger than `max_bytes`,
+            no JSON in UTF-8, or not what the model describes: every fault is named by its key.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise config_error(str(path), "not a regular file", "a JSON file")
+        if status.st_size > max_bytes:
+            raise config_error(str(path), f"{status.st_size:,} bytes", f"at most {max_bytes:,}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise config_error(str(path), f"cannot be read: {error.strerror or error}") from error
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        problems = Problems()
+        with problems.rows(str(path), "faults") as faults:
+            for fault in error.errors(include_url=False):
+                key = ".".join(map(str, fault["loc"]))
+                faults.add(f"{path}: {key}" if key else str(path), fault["msg"])
+        problems.raise_if_any()
+        raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8: it holds either all of the content or what it held before.
+
+    Raises:
+        OSError: It cannot be written; no partial file is left.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
@@ -35,15 +81,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk does not say which file it was
         raise
-    _keep_name(path.parent)
+    with suppress(OSError):  # so that the new name survives a power cut, too
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def checksum(file: Path, size: int) -> str:
-    """xxh3 of the first bytes of a file, 16 hexadecimal digits.
-
-    Args:
-        file: The file.
-        size: How many bytes; of a shorter file all there are.
+    """xxh3 of the first `size` bytes of a file (or all, if it is shorter): 16 hexadecimal digits.
 
     Raises:
         OSError: It cannot be read.
@@ -56,21 +103,11 @@ def checksum(file: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def _keep_name(folder: Path) -> None:
-    """Have the new name survive a power cut, too, where folders can be synced."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def cache_dir(kind: Literal["hidden", "tokens", "gguf"]) -> Path:
-    """Folder for one kind of it, in $LPT_CACHE or else in lpt of the user's cache folder.
+def cache_dir(kind: Literal["hidden", "gguf"]) -> Path:
+    """Folder of a cache, in $LPT_CACHE or else in lpt/ of the user's cache folder.
 
     Args:
-        kind: Hidden states, tokens of larger sets, or checkpoints converted from GGUF.
+        kind: Hidden states, or checkpoints converted from GGUF.
     """
     default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lpt"
     return Path(os.environ.get("LPT_CACHE", default)) / kind

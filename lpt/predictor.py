@@ -7,24 +7,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from lpt.data.batching import Collator, eval_batches
-from lpt.data.packing import PackedTokens
-from lpt.data.tasks import UNKNOWN, shown
+from lpt.data.examples import UNKNOWN
+from lpt.data.packing import tokenize
+from lpt.data.tasks import format_label
 from lpt.data.templates import Encoder, Template
-from lpt.data.verbalizer import word_ids
-from lpt.methods.late_prompt import LabelScorer
-from lpt.runs.adapter import find_adapter_backbone, load_adapter, read_description
+from lpt.data.verbalizer import label_word_ids
+from lpt.errors import config_error
+from lpt.models.backbone import checkpoint_source, find_backbone
+from lpt.models.scoring import LabelScorer
+from lpt.runs.adapter import load_adapter, read_description
 from lpt.training.evaluation import decide
 from lpt.training.metrics import PredictionStore
 
 
 class Prediction(NamedTuple):
-    """The answer to one row.
+    """The prediction for one row.
 
     Attributes:
-        label: As it stood in the training data; a number for a task whose answers are numbers. Of
-            candidates that compete, the one whose second label leads by most is the answer.
+        label: Label as written in the training data; a number for a regression task. Of competing
+            candidates (multiple choice), choose the one whose second label has the largest margin.
         scores: Score of each label, the higher the better.
     """
 
@@ -33,47 +37,69 @@ class Prediction(NamedTuple):
 
 
 class Predictor:
-    """Renders, tokenizes and scores rows as the training did.
+    """Renders, tokenizes and scores rows as the training run did.
 
     Args:
-        folder: An adapter that a run left; its backbone is loaded, too.
+        folder: The `adapter/` folder of a run; its backbone is loaded as well.
+        device: Where the model runs, as torch names it: `cpu`, `cuda`.
 
     Raises:
-        ConfigError: The folder is no adapter, or its backbone cannot be loaded.
+        ConfigError: The folder holds no adapter, or its backbone cannot be loaded.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, device: str = "cpu") -> None:
         description = read_description(Path(folder))
         task = description.task
-        tokenizer = find_adapter_backbone(description.backbone).tokenizer
+        tokenizer = find_backbone(**checkpoint_source(description.backbone)).tokenizer
+        self.device = torch.device(device)
         self.labels: list[str] = task.labels
-        self.ids = word_ids(tokenizer, task.label_words)
+        self.word_ids = label_word_ids(tokenizer, task.label_words)
         template = Template.parse(task.template, task.kind)
         self.encoder = Encoder(tokenizer, template, task.label_words, task.max_length)
-        self.scorer = LabelScorer(task.kind, self.ids)
+        self.scorer = LabelScorer(task.kind, self.word_ids)
         self.value_range = task.value_range
-        self.model = load_adapter(folder, word_ids=self.ids)
+        self.model = load_adapter(folder, word_ids=self.word_ids).to(self.device)
 
     @torch.no_grad()
     def __call__(self, rows: Sequence[Mapping[str, str]], batch_size: int = 32) -> list[Prediction]:
-        """Predictions of rows that have the template's columns, in their order."""
+        """Predictions for rows, in order; several threads may call it at once.
+
+        Args:
+            rows: Text by column; other columns than the template's are ignored.
+            batch_size: Rows per batch.
+
+        Raises:
+            ConfigError: A row lacks a column of the template.
+        """
         if not rows:
             return []
-        columns = {name: [row[name] for row in rows] for name in self.encoder.template.columns}
-        encoded = self.encoder.encode(columns)
+        packed = tokenize(self.encoder, self._columns(rows))
         unknown = [UNKNOWN] * len(rows)
-        packed = PackedTokens(encoded, self.encoder.pad_id)
-        collate = Collator(packed, unknown, range(len(rows)), self.ids, score_all=True)
+        collate = Collator(packed, unknown, range(len(rows)), self.word_ids, score_all=True)
         store = PredictionStore()
-        for batch in map(collate, eval_batches(packed.row_lengths().tolist(), batch_size)):
+        for examples in eval_batches(packed.row_lengths(), batch_size):
+            batch = move_data_to_device(collate(examples), self.device)
             logits = self.model(batch, words_only=self.scorer.words_only)
             store.update(batch.row_ids, self.scorer(logits, batch))
         scores = store.gather().scores
-        answers = decide(
-            "regression" if self.value_range else "classification", scores, self.value_range
-        )
-        names = [shown(answer, self.labels, self.value_range) for answer in answers.tolist()]
+        task_type = "regression" if self.value_range else "classification"
+        predicted = decide(task_type, scores, self.value_range)
         return [
-            Prediction(name, dict(zip(self.labels, of, strict=True)))
-            for name, of in zip(names, scores.tolist(), strict=True)
+            Prediction(
+                format_label(value, self.labels, self.value_range),
+                dict(zip(self.labels, row_scores, strict=True)),
+            )
+            for value, row_scores in zip(predicted.tolist(), scores.tolist(), strict=True)
         ]
+
+    def _columns(self, rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+        names = self.encoder.template.columns
+        for number, row in enumerate(rows):
+            if missing := [name for name in names if name not in row]:
+                columns = ", ".join(names)
+                actual = f"no column {', '.join(missing)}"
+                raise config_error(f"rows[{number}]", actual, f"the template's columns: {columns}")
+            for name in names:
+                if not isinstance(row[name], str):
+                    raise config_error(f"rows[{number}].{name}", repr(row[name]), "text")
+        return {name: [row[name] for row in rows] for name in names}

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from transformers import PreTrainedTokenizerFast
 
-from lpt.config.schema import Config, register, to_config
+from lpt.config.schema import Config, register, typed
 from lpt.training.module import LatePromptModule
 from tests.support.tiny import tiny_model
 from tests.support.tokenizers import causal, wordpiece
@@ -44,7 +45,14 @@ def compose_run(*overrides: str) -> Config:
     """Compose conf/train.yaml with overrides, as the command line does."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_config(compose("train", overrides=list(overrides)))
+        return typed(compose("train", overrides=list(overrides)))
+
+
+@pytest.fixture(autouse=True)
+def no_hydra_config() -> Iterator[None]:
+    """Hydra keeps the configuration of its last main in a singleton: none for the next test."""
+    yield
+    HydraConfig.instance().cfg = None
 
 
 @pytest.fixture
@@ -138,8 +146,9 @@ def wandb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     """The home of a user with nothing of W&B; its service ends with the test."""
     import wandb  # slow
 
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+    for name in [name for name in os.environ if name.startswith("WANDB_") or name == "NETRC"]:
         monkeypatch.delenv(name)
+    (tmp_path / "home").mkdir()
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     yield tmp_path / "home"

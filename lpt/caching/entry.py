@@ -1,180 +1,139 @@
-"""An entry of the hidden-state cache: what it depends on, what it says it is, whether it is that.
+"""A cache entry: its key, and the description stored with the hidden states.
 
-An entry is a folder: `hidden.bin` holds the hidden states of all tokens without padding,
-(tokens, D), in the order of `PackedTokens`, and `entry.json` says what they are.
+An entry is a folder named by its key. `hidden.bin` holds the hidden states of all tokens of a set
+without padding, (n, D), in the order of `PackedTokens`; `entry.json` describes them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Final, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from lpt.config.constraints import limits
-from lpt.errors import Problems
-from lpt.files import checksum
-from lpt.runs.json_records import read_json, to_record
+from lpt.files import JsonModel, checksum, read_json_model
 
-FORMAT = 2
-HIDDEN = "hidden.bin"
-DESCRIPTION = "entry.json"
-_SHOWN = 200
+FORMAT: Final = 3
+HIDDEN_FILE = "hidden.bin"
+DESCRIPTION_FILE = "entry.json"
+
+_Size = Annotated[int, Field(ge=1, lt=1 << 40)]
 
 
-@dataclass(frozen=True)
-class CacheKey:
-    """All that the hidden states of a set depend on.
+class SetLayer(NamedTuple):
+    """Identifies hidden states within a run: the set, and the layer whose input they are."""
+
+    set: str
+    layer: int
+
+
+class CacheKey(JsonModel):
+    """Everything that the hidden states of a set depend on.
 
     Attributes:
-        weights: Fingerprint of the backbone.
-        layer: Layer in front of which the states are taken.
-        dtype: Type of the frozen weights.
-        precision: Lightning's arithmetic.
-        attention: Attention implementation in use.
-        tokens: SHA-256 of the token ids.
-        device: Kind of device.
-        versions: Versions of the libraries that compute.
+        fingerprint: Fingerprint of the backbone's weights.
+        layer: The layer whose input they are, 1-based.
+        tokens: SHA-256 of the set's token ids.
+        shape: (n, D): number of tokens and hidden size.
+        dtype: Type of the frozen weights and of the hidden states.
+        precision: Lightning's `precision`.
+        attention: Attention implementation.
+        device: Kind of device that computes them, e.g. `cuda`.
+        versions: Versions of the libraries that compute them.
     """
 
-    weights: str
-    layer: int
-    dtype: str
+    fingerprint: str
+    layer: _Size
+    tokens: str
+    shape: tuple[_Size, _Size]
+    dtype: Literal["float32", "bfloat16", "float16"]
     precision: str
     attention: str
-    tokens: str
     device: str
     versions: str
 
-    def key(self) -> str:
-        """Name of the entry."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+    @property
+    def name(self) -> str:
+        """Name of the entry's folder."""
+        text = f"{FORMAT} {self.model_dump_json()}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-
-@dataclass(frozen=True)
-class _Description:
-    """What entry.json says."""
-
-    format: int = field(metadata=limits(ge=FORMAT, le=FORMAT))
-    title: str
-    shape: list[int]
-    dtype: str = field(metadata=limits(choices=("float32", "bfloat16", "float16")))
-    checksum: str
-    recipe: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A finished entry as `entry.json` describes it.
-
-    Attributes:
-        path: Its folder.
-        title: What it is, for people.
-        shape: (tokens, D).
-        dtype: Type of the stored states.
-        checksum: xxh3 of hidden.bin.
-        recipe: All it depends on.
-        used: Time of last use, seconds since the epoch.
-    """
-
-    path: Path
-    title: str
-    shape: tuple[int, int]
-    dtype: str
-    checksum: str
-    recipe: Mapping[str, Any]
-    used: float
-
-    @classmethod
-    def read(cls, path: Path) -> Entry:
-        """The entry in a folder.
-
-        Raises:
-            OSError: Its description cannot be read, or is not there.
-            ValueError: It is no description of this format; all faults are named.
-        """
-        file, problems = path / DESCRIPTION, Problems()
-        known = to_record(_Description, read_json(file), "", problems)
-        if known is not None and (len(known.shape) != 2 or min(known.shape) < 1):
-            problems.add("shape", str(known.shape)[:_SHOWN], "two numbers >= 1")
-        if problems.found or known is None:
-            raise ValueError("; ".join(f"{fault.where}: {fault.given}" for fault in problems.found))
-        tokens, width = known.shape
-        return cls(
-            path=path,
-            title=known.title,
-            shape=(tokens, width),
-            dtype=known.dtype,
-            checksum=known.checksum,
-            recipe=known.recipe,
-            used=file.stat().st_mtime,
-        )
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """`dtype` as a torch type."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
 
     @property
-    def size(self) -> int:
-        """Bytes of the hidden states, as described: not those that are there."""
-        return self.shape[0] * self.shape[1] * getattr(torch, self.dtype).itemsize
+    def nbytes(self) -> int:
+        """Size of the hidden states in bytes."""
+        return self.shape[0] * self.shape[1] * self.torch_dtype.itemsize
 
-    def problem(self, *, verify: bool = True) -> str | None:
-        """Why it cannot be used; None for a sound entry. Without `verify` the size must do."""
-        if size_of(self.path) != self.size:
+
+class CacheDescription(JsonModel):
+    """Content of `entry.json`.
+
+    Attributes:
+        format: Version of the format.
+        title: Task, model, layer and set, for people.
+        checksum: xxh3 of `hidden.bin`.
+        key: The entry's key.
+    """
+
+    format: Literal[3]
+    title: str
+    checksum: str
+    key: CacheKey
+
+    @classmethod
+    def read(cls, path: Path) -> CacheDescription:
+        """The description of the entry in a folder.
+
+        Raises:
+            ConfigError: It cannot be read, or is not one; every fault is named.
+        """
+        return read_json_model(path / DESCRIPTION_FILE, cls)
+
+    def find_damage(self, path: Path, *, verify_checksum: bool = True) -> str | None:
+        """What is wrong with the hidden states in a folder; None if they match the description.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        if stored_bytes(path) != self.key.nbytes:
             return "its size is wrong"
-        if verify and checksum(self.path / HIDDEN, self.size) != self.checksum:
+        if verify_checksum and self.checksum != checksum(path / HIDDEN_FILE, self.key.nbytes):
             return "its checksum is wrong"
         return None
 
-    def mismatch(self, recipe: CacheKey, shape: tuple[int, int], dtype: torch.dtype) -> str | None:
-        """Why it is not the entry of a recipe, with states of that shape and type."""
-        if self.recipe != asdict(recipe):
-            return "it is foreign"
-        if (self.shape, self.dtype) != (shape, _name(dtype)):
-            given = f"{self.dtype} {list(self.shape)}"[:_SHOWN]
-            return f"it is foreign: {given} instead of {_name(dtype)} {list(shape)}"
-        return None
 
-    def load(self) -> Tensor:
-        """The hidden states, memory-mapped: (tokens, D)."""
-        tokens, width = self.shape
-        flat = torch.from_file(
-            str(self.path / HIDDEN), size=tokens * width, dtype=getattr(torch, self.dtype)
-        )
-        return flat.view(tokens, width)
+def map_hidden_states(path: Path, key: CacheKey, *, writable: bool = False) -> Tensor:
+    """The hidden states in a folder as a memory-mapped tensor, (n, D).
 
-
-def describe(
-    folder: Path, recipe: CacheKey, title: str, shape: tuple[int, int], dtype: torch.dtype
-) -> None:
-    """Write the description of the hidden states in a folder.
-
-    Raises:
-        OSError: They cannot be read, or it cannot be written.
+    Args:
+        path: The folder.
+        key: Gives shape and type.
+        writable: Whether changes of the tensor go to the file.
     """
-    # Not synced: whatever a power cut leaves of the states, their checksum tells.
-    description = _Description(
-        format=FORMAT,
-        title=title,
-        shape=list(shape),
-        dtype=_name(dtype),
-        checksum=checksum(folder / HIDDEN, size_of(folder)),
-        recipe=asdict(recipe),
-    )
-    text = json.dumps(asdict(description), indent=2)
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    file, size = str(path / HIDDEN_FILE), key.shape[0] * key.shape[1]
+    flat = torch.from_file(file, shared=writable, size=size, dtype=key.torch_dtype)
+    return flat.view(key.shape)
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of the hidden states that are there, whatever is said of them."""
+def last_used(path: Path) -> float:
+    """When the entry in a folder was last used, in seconds since the epoch; 0 if unusable."""
     try:
-        return (folder / HIDDEN).stat().st_size
-    except FileNotFoundError:  # finished or evicted meanwhile
+        return (path / DESCRIPTION_FILE).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def stored_bytes(path: Path) -> int:
+    """Size of the hidden states in a folder; 0 without any."""
+    try:
+        return (path / HIDDEN_FILE).stat().st_size
+    except FileNotFoundError:  # finished or evicted by another process
         return 0
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -3,67 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lpt.caching.entry import CacheKey
+from lpt.caching.entry import CacheKey, SetLayer, map_hidden_states
 from lpt.caching.store import HiddenCache
 from lpt.data.batching import eval_batches
-from lpt.data.datamodule import LatePromptData
-from lpt.data.packing import PackedTokens
-from lpt.models.split import Branches, SplitModel
+from lpt.data.packing import PackedTokens, Rows
+from lpt.models.split import SplitModel
 
 logger = logging.getLogger(__name__)
 
 
-class TextBatch(NamedTuple):
-    """Rows to be read.
-
-    Attributes:
-        input_ids: (B, T) token ids.
-        attention_mask: (B, T), 1 for real tokens.
-        branches: Of causal models.
-        places: (B, T) row of the flat matrix for each real token.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    branches: Branches | None
-    places: Tensor
-
-
-class State(NamedTuple):
-    """Hidden states of one set in front of one layer."""
-
-    set: str
-    layer: int
-
-
 class HiddenStatePrecomputer(LightningModule):
-    """Computes and stores the hidden states that the cache does not have yet.
+    """Computes and stores the hidden states that the cache lacks.
 
-    The first rank decides what is kept and what is missing; all ranks read.
+    Rank 0 decides what is computed and allocates the entries; all ranks fill them.
 
     Args:
-        split: The model whose lower layers read.
-        packed: The tokens of each set.
-        batch_size: Rows a batch.
-        cache: Where the entries are.
-        recipes: What each of the states depends on, the most wanted first.
-        title: What they are, for people.
-        skip: Sets that are not worth reading, and why; used where they have been read before.
+        split: The model whose lower layers are run.
+        packed: Tokens of each set.
+        batch_size: Rows per batch.
+        cache: Where the entries are stored.
+        keys: Cache key of each requested set and layer, the most important first.
+        title: Task and model, for the descriptions of the entries.
+        skip: Sets that are not to be computed, and why; they are used if they are cached already.
 
     Attributes:
-        skipped: Why entries are not kept, by their key.
+        reasons: Why entries are not cached.
     """
 
     def __init__(
@@ -72,8 +47,8 @@ class HiddenStatePrecomputer(LightningModule):
         packed: Mapping[str, PackedTokens],
         batch_size: int,
         cache: HiddenCache,
-        recipes: Mapping[State, CacheKey],
-        title: Callable[[State], str],
+        keys: Mapping[SetLayer, CacheKey],
+        title: str,
         skip: Mapping[str, str],
     ) -> None:
         super().__init__()
@@ -81,194 +56,114 @@ class HiddenStatePrecomputer(LightningModule):
         self.packed = packed
         self.batch_size = batch_size
         self.cache = cache
-        self.locks = ExitStack()
-        self.recipes = recipes
+        self.keys = keys
         self.title = title
         self.skip = skip
-        self.skipped: dict[str, str] = {}
-        self.unfinished: dict[State, Path] = {}
-        self.targets: dict[State, Tensor] = {}
+        self.reasons: dict[CacheKey, str] = {}
+        self.missing: list[SetLayer] = []
+        self.outputs: dict[str, dict[int, Tensor]] = {}
+        self.locks = ExitStack()
 
-    def read(self, trainer: Trainer) -> dict[State, Tensor]:
-        """Those of the states that could be kept, (tokens, D) each."""
-        found: dict[State, Tensor] = {}
+    def compute(self, trainer: Trainer) -> dict[SetLayer, Tensor]:
+        """Fill the cache; return the hidden states that it now holds, (n, D) each."""
         with self.locks:
             try:
-                trainer.predict(self, return_predictions=False)
+                with warnings.catch_warnings():
+                    # If everything is cached, there is nothing to predict.
+                    warnings.filterwarnings("ignore", ".*across ranks is zero.*")
+                    trainer.predict(self, return_predictions=False)
             finally:
                 if trainer.is_global_zero:
-                    self._discard()
-            for state, recipe in self.recipes.items():
-                hidden = None
-                if recipe.key() not in self.skipped:
-                    hidden = self._get(state, verify=False)
-                # Another process may have needed the room: no rank goes on with what others lack.
-                all_have_it = trainer.strategy.reduce_boolean_decision(hidden is not None)
-                if hidden is not None and all_have_it:
-                    found[state] = hidden
-        return found
+                    self._abort()
+            opened = {name: self._open(key) for name, key in self.keys.items()}
+        return {name: hidden for name, hidden in opened.items() if hidden is not None}
 
     def setup(self, stage: str) -> None:
-        """Agree between the ranks on what is missing; the first one makes room for it."""
+        """Agree between the ranks on what is missing; rank 0 allocates it."""
         if self.trainer.is_global_zero:
             try:
-                self._make_room()
-            except OSError as error:  # raised, it would leave the other ranks waiting
-                self.skipped |= {recipe.key(): str(error) for recipe in self.recipes.values()}
-                self._discard()
-        agreed = self.trainer.strategy.broadcast((self.unfinished, self.skipped))
-        self.unfinished, self.skipped = agreed
-        self.targets = {
-            state: self.cache.fill(path, self._shape(state), self.split.dtype)
-            for state, path in self.unfinished.items()
-        }
-
-    def _discard(self) -> None:
-        for path in self.unfinished.values():
-            self.cache.discard(path)
-        self.unfinished = {}
-
-    def _make_room(self) -> None:
-        claimed = 0
-        kept: dict[str, State] = {}  # sets with the same tokens share an entry
-        for state, recipe in self.recipes.items():
-            key, shape = recipe.key(), self._shape(state)
-            if key in kept or key in self.skipped:
-                continue
-            size = shape[0] * shape[1] * self.split.dtype.itemsize
-            shortage = self.cache.shortage(claimed + size)
-            if shortage is None:
-                claimed += size
-                kept[key] = state
-            else:
-                self.skipped[key] = shortage
-        missing = []
-        for _, state in sorted(kept.items()):  # in one order everywhere: no deadlock
-            recipe = self.recipes[state]
-            self.locks.enter_context(self.cache.lock(recipe))
-            if self._get(state) is not None:
-                continue
-            if state.set in self.skip:
-                self.skipped[recipe.key()] = self.skip[state.set]
-            else:
-                missing.append(state)
-        # Only now, so that what is there already counts as used and makes room for nothing.
-        for state in missing:
-            begun = self.cache.begin(self.recipes[state], self._shape(state), self.split.dtype)
-            self.unfinished[state] = begun
+                self._allocate_missing()
+            except OSError as error:  # raising it here would leave the other ranks waiting
+                self.reasons |= dict.fromkeys(self.keys.values(), str(error))
+                self._abort()
+                self.missing = []
+        agreed = self.trainer.strategy.broadcast((self.missing, self.reasons))
+        self.missing, self.reasons = agreed
+        for name in self.missing:
+            path, key = self.cache.unfinished(self.keys[name]), self.keys[name]
+            hidden = map_hidden_states(path, key, writable=True)
+            self.outputs.setdefault(name.set, {})[name.layer] = hidden
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """Rows of each set that lacks something, batches of like length, each in one rank."""
+        """This rank's batches of each incomplete set, grouped by length."""
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         loaders: list[DataLoader[Any]] = []
-        for name in self._sets():
-            packed = self.packed[name]
-            lengths = packed.row_lengths().tolist()
-            batches = eval_batches(lengths, self.batch_size, rank, world_size)
-            # Lightning remakes batch samplers when it predicts: let each item be a batch.
-            loader: DataLoader[Any] = DataLoader(
-                batches,  # type: ignore[arg-type]
-                batch_size=None,
-                collate_fn=TextCollator(packed),
-            )
-            loaders.append(loader)
+        for packed in (self.packed[name] for name in self.outputs):
+            batches: Any = eval_batches(packed.row_lengths(), self.batch_size, rank, world_size)
+            # Lightning replaces batch samplers for prediction, so each batch is one item.
+            collate = partial(_collate, packed)
+            loaders.append(DataLoader(batches, batch_size=None, collate_fn=collate))
         return loaders
 
-    def predict_step(self, batch: TextBatch, _: int, dataloader_idx: int = 0) -> None:
-        """Read one batch, in front of all layers at once, and put its tokens where they belong."""
-        name = self._sets()[dataloader_idx]
-        layers = [state.layer for state in self.targets if state.set == name]
-        read = self.split.read_layers(layers, batch.input_ids, batch.attention_mask, batch.branches)
+    def predict_step(self, batch: Rows, _: int, dataloader_idx: int = 0) -> int:
+        """Run the lower stack once for all layers and write the states of real tokens.
+
+        Returns:
+            The number of tokens; Lightning warns of None.
+        """
+        outputs = list(self.outputs.values())[dataloader_idx]
+        hidden_states = self.split.forward_lower_layers(
+            list(outputs), batch.input_ids, batch.attention_mask, batch.branches
+        )
         real = batch.attention_mask.bool()
-        places = batch.places[real].cpu()
-        for layer, hidden in read.items():
-            self.targets[State(name, layer)][places] = hidden[real].cpu()
+        index = batch.hidden_index[real].cpu()
+        for layer, hidden in hidden_states.items():
+            outputs[layer][index] = hidden[real].cpu()
+        return len(index)
 
     def on_predict_end(self) -> None:
-        """When all ranks are done, the first one turns the files into entries."""
-        self.targets = {}
+        """Commit the entries on rank 0 once all ranks have written their share."""
+        self.outputs = {}
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
-            for state, path in self.unfinished.items():
-                recipe, shape = self.recipes[state], self._shape(state)
+            for name in self.missing:
+                title = f"{self.title}, {name.set}, input of layer {name.layer}"
                 try:
-                    self.cache.finish(path, recipe, self.title(state), shape, self.split.dtype)
+                    self.cache.commit(self.keys[name], title)
                 except OSError as error:
-                    logger.warning("Hidden states could not be kept: %s", error)
+                    logger.warning("Hidden states could not be stored: %s", error)
         self.trainer.strategy.barrier()
 
-    def _get(self, state: State, *, verify: bool = True) -> Tensor | None:
-        shape = self._shape(state)
-        return self.cache.get(self.recipes[state], shape, self.split.dtype, verify=verify)
+    def _allocate_missing(self) -> None:
+        selected: dict[CacheKey, SetLayer] = {}  # sets with the same tokens share an entry
+        for name, key in self.keys.items():
+            shortage = self.cache.describe_shortage(key.nbytes + sum(k.nbytes for k in selected))
+            if key not in selected and shortage is not None:
+                self.reasons[key] = shortage
+            else:
+                selected.setdefault(key, name)
+        for key in sorted(selected, key=lambda key: key.name):  # one order everywhere: no deadlock
+            self.locks.enter_context(self.cache.lock(key))
+            if self.cache.get(key) is not None:
+                continue
+            if selected[key].set in self.skip:
+                self.reasons[key] = self.skip[selected[key].set]
+            else:
+                self.missing.append(selected[key])
+        # Only now: `get` has marked the entries in use, so that none of them is evicted.
+        for name in self.missing:
+            self.cache.allocate(self.keys[name])
 
-    def _sets(self) -> list[str]:
-        return list(dict.fromkeys(state.set for state in self.unfinished))
+    def _open(self, key: CacheKey) -> Tensor | None:
+        """The hidden states of a key if every rank can open them: ranks must not differ."""
+        hidden = None if key in self.reasons else self.cache.get(key, verify_checksum=False)
+        everywhere = self.trainer.strategy.reduce_boolean_decision(hidden is not None)
+        return hidden if everywhere else None
 
-    def _shape(self, state: State) -> tuple[int, int]:
-        return self.packed[state.set].tokens, self.split.hidden_size
-
-
-class TextCollator:
-    """Makes a `TextBatch` of the examples with the given numbers."""
-
-    def __init__(self, packed: PackedTokens) -> None:
-        self.packed = packed
-
-    def __call__(self, examples: Sequence[int]) -> TextBatch:
-        """Tensors for those examples, on the CPU."""
-        rows = self.packed.rows(torch.tensor(examples))
-        branches = Branches(rows.branch, rows.positions) if self.packed.parts else None
-        return TextBatch(rows.ids, rows.mask, branches, rows.places)
+    def _abort(self) -> None:
+        for name in self.missing:
+            self.cache.abort(self.keys[name])
 
 
-def precompute(
-    split: SplitModel,
-    data: LatePromptData,
-    trainer: Trainer,
-    cache: HiddenCache,
-    *,
-    recipe: CacheKey,
-    title: str,
-    layers: Sequence[int] = (),
-    skip: Mapping[str, str] = MappingProxyType({}),
-) -> str | None:
-    """Have the hidden states of all sets at hand, as far as the cache can hold them.
-
-    Args:
-        split: The model whose lower layers read.
-        data: Its sets; it is given the hidden states.
-        trainer: Its predict loop reads what is missing.
-        cache: Where the entries are.
-        recipe: What the states depend on, besides the token ids and the layer.
-        title: What the entries are, for people.
-        layers: Layers whose entries are made in the same pass, for other runs.
-        skip: Sets that are not worth reading, and why.
-
-    Returns:
-        Why the lower stack is still needed; None if all that it would read is known.
-    """
-    digests = {name: packed.digest() for name, packed in data.packed.items()}
-    recipes = {
-        State(name, layer): replace(recipe, layer=layer, tokens=digest)
-        for layer in dict.fromkeys((split.layer, *layers))
-        for name, digest in digests.items()
-    }
-    reader = HiddenStatePrecomputer(
-        split,
-        data.packed,
-        data.eval_batch_size,
-        cache,
-        recipes,
-        lambda state: f"{title} in front of layer {state.layer}, {state.set}",
-        skip,
-    )
-    found = reader.read(trainer)
-    data.use_hidden({s.set: hidden for s, hidden in found.items() if s.layer == split.layer})
-    reasons: list[str] = []
-    for state in recipes.keys() - found.keys():
-        reason = reader.skipped.get(recipes[state].key(), "the entry is gone again")
-        if state.layer == split.layer:
-            reasons.append(f"{state.set}: {reason}")
-        else:
-            logger.warning("Layer %d, %s is not kept: %s", state.layer, state.set, reason)
-    return "; ".join(sorted(reasons)) or None
+def _collate(packed: PackedTokens, examples: list[int]) -> Rows:
+    return packed.rows(torch.tensor(examples))

@@ -1,267 +1,214 @@
-"""Leaderboard files of GLUE and SuperGLUE from the answers that finished runs left.
+"""Leaderboard files of GLUE and SuperGLUE from the predictions of finished runs.
 
 File names, labels and line formats are those of the suites' own writers (jiant) and of T5's.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lpt.data.candidates import ANSWER, GROUP, ID
 from lpt.data.splits import OFFICIAL
 from lpt.data.tables import read_table
-from lpt.errors import ConfigError, Problems, config_error
+from lpt.errors import ConfigError, Problems
 from lpt.files import write_atomically
-from lpt.report.check import read_metrics
-from lpt.runs.record import FINISHED, predictions_file
+from lpt.runs.predictions import predictions_file
+from lpt.runs.record import RunRecord
 
 Row = Mapping[str, str]
-_DATE = (1980, 1, 1, 0, 0, 0)  # of every file in a zip, so that the same answers give the same zip
+LineWriter = Callable[[Sequence[Row]], Iterable[str]]
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of every file, so that equal predictions give equal zips
+_FOLDERS = {"GLUE": "glue", "SuperGLUE": "super_glue"}
 
 
-class Entry(NamedTuple):
-    """One file of a leaderboard.
+class LeaderboardFile(NamedTuple):
+    """A file of a leaderboard."""
 
-    Attributes:
-        file: Its name.
-        given: (task, set) whose answers it takes, the preferred one first.
-        rows: Examples of that set, or groups.
-        labels: The labels it may hold; None: a number from 0 to 5.
-        write: Its lines from the rows of predictions.tsv.
-        by_group: Whether `rows` counts groups.
-    """
-
-    file: str
-    given: tuple[tuple[str, str], ...]
-    rows: int
+    name: str
+    """File name."""
+    sources: tuple[tuple[str, str], ...]
+    """(task, set) whose predictions it contains, the preferred one first."""
+    size: int
+    """Number of examples in that set, or of groups if the candidates of a group compete."""
     labels: tuple[str, ...] | None
-    write: Callable[[Sequence[Row]], Iterable[str]]
-    by_group: bool = False
-
-    def allows(self, prediction: str) -> bool:
-        """Whether the leaderboard takes that answer."""
-        if self.labels is not None:
-            return prediction in self.labels
-        try:
-            return 0 <= float(prediction) <= 5
-        except ValueError:
-            return False
+    """Labels that it may contain; None: numbers."""
+    write: LineWriter
+    """Its lines from the rows of predictions.tsv."""
 
 
-class Made(NamedTuple):
-    """What became of an entry.
-
-    Attributes:
-        suite: GLUE or SuperGLUE.
-        file: Its name.
-        run: The run whose answers it holds; None where it is missing.
-        why_not: Why it is missing.
-    """
+class SubmissionFile(NamedTuple):
+    """A leaderboard file after an attempt to write it."""
 
     suite: str
-    file: str
+    """GLUE or SuperGLUE."""
+    name: str
+    """File name."""
     run: Path | None
-    why_not: str = ""
+    """The run whose predictions it contains; None if it was not written."""
+    reason: str = ""
+    """Why it was not written."""
 
 
-def _glue(rows: Sequence[Row]) -> Iterable[str]:
+def _glue_lines(rows: Sequence[Row]) -> Iterable[str]:
     yield "index\tprediction"
     yield from (f"{row['index']}\t{row['prediction']}" for row in rows)
 
 
-def _lines(label: Callable[[str], Any]) -> Callable[[Sequence[Row]], Iterable[str]]:
-    def write(rows: Sequence[Row]) -> Iterable[str]:
-        for row in rows:
-            idx = int(row.get(ID, row["index"]))
-            yield json.dumps({"idx": idx, "label": label(row["prediction"])})
-
-    return write
+def _json_lines(rows: Sequence[Row], format_label: Callable[[str], str] = str) -> Iterable[str]:
+    """One line per example."""
+    for row in rows:
+        idx = int(row.get(ID, row["index"]))
+        yield json.dumps({"idx": idx, "label": format_label(row["prediction"])})
 
 
-def _chosen(label: Callable[[str], Any]) -> Callable[[Sequence[Row]], Iterable[str]]:
-    """One line a group: what its chosen candidate stands for."""
-
-    def write(rows: Sequence[Row]) -> Iterable[str]:
-        for row in rows:
-            if row["prediction"] == "1":
-                yield json.dumps({"idx": int(row[GROUP]), "label": label(row[ANSWER])})
-
-    return write
+def _chosen_lines(rows: Sequence[Row], format_answer: Callable[[str], Any]) -> Iterable[str]:
+    """One line per group, with the answer of its chosen candidate."""
+    for row in rows:
+        if row["prediction"] == "1":
+            yield json.dumps({"idx": int(row[GROUP]), "label": format_answer(row[ANSWER])})
 
 
-def _multirc(rows: Sequence[Row]) -> Iterable[str]:
-    """One line a paragraph, nested as the data are."""
+def _multirc_lines(rows: Sequence[Row]) -> Iterable[str]:
+    """One line per paragraph, nested as in the data."""
     paragraphs: dict[int, dict[int, list[dict[str, int]]]] = {}
     for row in rows:
         paragraph, question, answer = map(int, row[ID].split("/"))
         answers = paragraphs.setdefault(paragraph, {}).setdefault(question, [])
         answers.append({"idx": answer, "label": int(row["prediction"])})
     for paragraph, questions in paragraphs.items():
-        listed = [{"idx": idx, "answers": answers} for idx, answers in questions.items()]
-        yield json.dumps({"idx": paragraph, "passage": {"questions": listed}})
+        content = [{"idx": idx, "answers": answers} for idx, answers in questions.items()]
+        yield json.dumps({"idx": paragraph, "passage": {"questions": content}})
 
 
+_COPA_LINES = partial(_chosen_lines, format_answer=int)
+_RECORD_LINES = partial(_chosen_lines, format_answer=str)
+_WSC_LINES = partial(_json_lines, format_label=str.capitalize)
 _BINARY = ("0", "1")
 _BOOL = ("false", "true")
 _TWO = ("entailment", "not_entailment")
 _THREE = ("entailment", "neutral", "contradiction")
-_RTE = (("rte", "test"),)
-SUITES: Mapping[str, tuple[Entry, ...]] = {
+_File = LeaderboardFile
+SUITES: Mapping[str, tuple[LeaderboardFile, ...]] = {
     "GLUE": (
-        Entry("CoLA.tsv", (("cola", "test"),), 1063, _BINARY, _glue),
-        Entry("SST-2.tsv", (("sst2", "test"),), 1821, _BINARY, _glue),
-        Entry("MRPC.tsv", (("mrpc", "test"),), 1725, _BINARY, _glue),
-        Entry("STS-B.tsv", (("stsb", "test"),), 1379, None, _glue),
-        Entry("QQP.tsv", (("qqp", "test"),), 390965, _BINARY, _glue),
-        Entry("MNLI-m.tsv", (("mnli", "test"),), 9796, _THREE, _glue),
-        Entry("MNLI-mm.tsv", (("mnli", "test_mismatched"),), 9847, _THREE, _glue),
-        Entry("QNLI.tsv", (("qnli", "test"),), 5463, _TWO, _glue),
-        Entry("RTE.tsv", _RTE, 3000, _TWO, _glue),
-        Entry("WNLI.tsv", (("wnli", "test"),), 146, _BINARY, _glue),
-        Entry("AX.tsv", (("mnli", "ax"), ("ax", "test")), 1104, _THREE, _glue),
+        _File("CoLA.tsv", (("cola", "test"),), 1063, _BINARY, _glue_lines),
+        _File("SST-2.tsv", (("sst2", "test"),), 1821, _BINARY, _glue_lines),
+        _File("MRPC.tsv", (("mrpc", "test"),), 1725, _BINARY, _glue_lines),
+        _File("STS-B.tsv", (("stsb", "test"),), 1379, None, _glue_lines),
+        _File("QQP.tsv", (("qqp", "test"),), 390965, _BINARY, _glue_lines),
+        _File("MNLI-m.tsv", (("mnli", "test"),), 9796, _THREE, _glue_lines),
+        _File("MNLI-mm.tsv", (("mnli", "test_mismatched"),), 9847, _THREE, _glue_lines),
+        _File("QNLI.tsv", (("qnli", "test"),), 5463, _TWO, _glue_lines),
+        _File("RTE.tsv", (("rte", "test"),), 3000, _TWO, _glue_lines),
+        _File("WNLI.tsv", (("wnli", "test"),), 146, _BINARY, _glue_lines),
+        _File("AX.tsv", (("mnli", "ax"), ("ax", "test")), 1104, _THREE, _glue_lines),
     ),
     "SuperGLUE": (
-        Entry("BoolQ.jsonl", (("boolq", "test"),), 3245, _BOOL, _lines(str)),
-        Entry("CB.jsonl", (("cb", "test"),), 250, _THREE, _lines(str)),
-        Entry("COPA.jsonl", (("copa", "test"),), 500, _BINARY, _chosen(int), True),
-        Entry("MultiRC.jsonl", (("multirc", "test"),), 9693, _BINARY, _multirc),
-        Entry("ReCoRD.jsonl", (("record", "test"),), 10000, _BINARY, _chosen(str), True),
-        Entry("RTE.jsonl", _RTE, 3000, _TWO, _lines(str)),
-        Entry("WiC.jsonl", (("wic", "test"),), 1400, _BOOL, _lines(str)),
-        Entry("WSC.jsonl", (("wsc", "test"),), 146, _BOOL, _lines(str.capitalize)),
-        Entry("AX-b.jsonl", (("rte", "ax-b"), ("ax-b", "test")), 1104, _TWO, _lines(str)),
-        Entry("AX-g.jsonl", (("rte", "ax-g"), ("ax-g", "test")), 356, _TWO, _lines(str)),
+        _File("BoolQ.jsonl", (("boolq", "test"),), 3245, _BOOL, _json_lines),
+        _File("CB.jsonl", (("cb", "test"),), 250, _THREE, _json_lines),
+        _File("COPA.jsonl", (("copa", "test"),), 500, _BINARY, _COPA_LINES),
+        _File("MultiRC.jsonl", (("multirc", "test"),), 9693, _BINARY, _multirc_lines),
+        _File("ReCoRD.jsonl", (("record", "test"),), 10000, _BINARY, _RECORD_LINES),
+        _File("RTE.jsonl", (("rte", "test"),), 3000, _TWO, _json_lines),
+        _File("WiC.jsonl", (("wic", "test"),), 1400, _BOOL, _json_lines),
+        _File("WSC.jsonl", (("wsc", "test"),), 146, _BOOL, _WSC_LINES),
+        _File("AX-b.jsonl", (("rte", "ax-b"), ("ax-b", "test")), 1104, _TWO, _json_lines),
+        _File("AX-g.jsonl", (("rte", "ax-g"), ("ax-g", "test")), 356, _TWO, _json_lines),
     ),
 }
 
 
-def make_submission(runs: Sequence[Path], out: Path) -> tuple[list[Made], list[Path]]:
-    """Write what the runs can fill: `glue.zip`, `super_glue.zip`, and their files in folders.
+def make_submission(runs: Sequence[Path], out: Path) -> tuple[list[SubmissionFile], list[Path]]:
+    """Write `glue.zip` and `super_glue.zip`, and their files in folders, as far as the runs go.
 
-    Of several runs of a task one is taken for all its files: that with the best dev score, of
-    those that answered the official test set if there are any.
+    Of several runs of a task, one is used for all of its files: the one with the best dev score
+    among those that predicted the official test set, if there are any.
 
     Returns:
-        Each file of the suites that any run belongs to, with its run or why it is missing; and the
-        folders that hold no finished run.
+        Each file of the suites that any run belongs to, and the folders without a finished run.
 
     Raises:
-        ConfigError: None of the folders holds one.
+        ConfigError: None of the folders has a finished run.
     """
-    finished, skipped = _read_runs(runs)
-    made: list[Made] = []
-    for suite, entries in SUITES.items():
-        tasks = {task for entry in entries for task, _ in entry.given} & finished.keys()
-        # RTE is in both suites: of other runs, those say which one is meant.
+    finished, unfinished = _read_runs(runs)
+    submission: list[SubmissionFile] = []
+    for suite, files in SUITES.items():
+        tasks = {task for file in files for task, _ in file.sources} & finished.keys()
+        # RTE is in both suites; the other runs show which one is meant.
         if not tasks or (tasks == {"rte"} and len(finished) > 1):
             continue
-        files: dict[str, str] = {}
-        for entry in entries:
-            run, why_not = None, f"no run of {' or '.join(task for task, _ in entry.given)}"
-            for task, set_name in entry.given:
+        contents: dict[str, str] = {}
+        for file in files:
+            run, reason = None, f"no run of {' or '.join(task for task, _ in file.sources)}"
+            for task, set_name in file.sources:
                 if task in finished and run is None:
                     try:
-                        files[entry.file] = _fill(entry, finished[task], set_name)
-                        run, why_not = finished[task].folder, ""
-                    except ConfigError as error:
-                        why_not = error.problems[0].given
-            made.append(Made(suite, entry.file, run, why_not))
-        if files:
-            _write(out, suite, files)
-    return made, skipped
+                        contents[file.name] = _content(file, *finished[task], set_name)
+                        run, reason = finished[task][0], ""
+                    except ValueError as error:
+                        reason = f"{finished[task][0]} {error}"
+            submission.append(SubmissionFile(suite, file.name, run, reason))
+        if contents:
+            _write(out, suite, contents)
+    return submission, unfinished
 
 
-class Run(NamedTuple):
-    """A finished run, as far as a submission needs it.
-
-    Attributes:
-        folder: Its folder.
-        task: Its task.
-        dev: Its dev score.
-        origin: Where each of its sets comes from.
-    """
-
-    folder: Path
-    task: str
-    dev: float
-    origin: Mapping[str, str]
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """The higher, the rather its answers are taken."""
-        return self.origin.get("test") == OFFICIAL.format("test"), self.dev
-
-
-def _read_runs(runs: Sequence[Path]) -> tuple[dict[str, Run], list[Path]]:
-    """The run of each task whose answers are taken, and the folders without a finished run."""
-    finished: list[Run] = []
-    skipped = []
-    for run in runs:
+def _read_runs(folders: Sequence[Path]) -> tuple[dict[str, tuple[Path, RunRecord]], list[Path]]:
+    """The run to use for each task, and the folders without a finished run."""
+    finished: list[tuple[Path, RunRecord]] = []
+    unfinished, problems = [], Problems()
+    for folder in folders:
         try:
-            metrics = read_metrics(run / FINISHED)
-        except ConfigError:
-            skipped.append(run)
-        else:
-            origin, dev = metrics["protocol"]["origin"], float(metrics["selection"]["value"])
-            finished.append(Run(run, metrics["task"], dev, origin))
+            finished.append((folder, RunRecord.read(folder)))
+        except ConfigError as error:
+            problems.extend(error)
+            unfinished.append(folder)
     if not finished:
-        problems = Problems()
-        for run in skipped:
-            problems.add(str(run), f"no {FINISHED} of a run", "folders of finished runs")
         problems.raise_if_any()
-    return {run.task: run for run in sorted(finished, key=lambda run: run.rank)}, skipped
+    official = OFFICIAL.format("test")
+    finished.sort(
+        key=lambda run: (run[1].split.origin.get("test") == official, run[1].selection.value)
+    )
+    return {record.config["task"]["name"]: (path, record) for path, record in finished}, unfinished
 
 
-def _fill(entry: Entry, run: Run, set_name: str) -> str:
-    """The content of an entry; refuses answers to other than the whole official set."""
-    file = run.folder / predictions_file(set_name)
-    if not file.is_file():
-        raise _unfit(run, f"did not answer {set_name}")
-    table = read_table(file)
+def _content(file: LeaderboardFile, folder: Path, record: RunRecord, set_name: str) -> str:
+    """The content of a leaderboard file.
+
+    Raises:
+        ValueError: The predictions are not those of the whole official set.
+    """
+    predictions = folder / predictions_file(set_name)
+    if not predictions.is_file():
+        raise ValueError(f"has no predictions for {set_name}")
+    columns = read_table(predictions).columns
     rows: list[Row] = [
-        {name: values[at] or "" for name, values in table.columns.items()}
-        for at in range(len(table))
+        {name: cell or "" for name, cell in zip(columns, cells, strict=True)}
+        for cells in zip(*columns.values(), strict=True)
     ]
-    chosen = Counter(row.get(GROUP) for row in rows if row["prediction"] == "1")
-    groups = {row.get(GROUP) for row in rows}
-    units = len(groups) if entry.by_group else len(rows)
-    if units != entry.rows:
-        origin = run.origin.get(set_name, "of unknown origin")
-        raise _unfit(run, f"answers {units} of {entry.rows} ({set_name}: {origin})")
-    if [row["index"] for row in rows] != [str(number) for number in range(len(rows))]:
-        raise _unfit(run, f"lacks rows of {set_name}")
-    if entry.by_group and any(chosen[group] != 1 for group in groups):
-        raise _unfit(run, "has groups without exactly one answer")
-    strange = {row["prediction"] for row in rows if not entry.allows(row["prediction"])}
-    if strange:
-        expected = ", ".join(entry.labels) if entry.labels else "numbers from 0 to 5"
-        raise _unfit(run, f"has labels {', '.join(sorted(strange))}, not {expected}")
-    try:
-        return "".join(f"{line}\n" for line in entry.write(rows))
-    except (KeyError, ValueError) as error:
-        raise _unfit(run, f"has no official ids: {error}") from error
+    size = len({row[GROUP] for row in rows}) if ANSWER in columns else len(rows)
+    if size != file.size:
+        origin = record.split.origin.get(set_name, "unknown origin")
+        raise ValueError(f"has predictions for {size} of {file.size} ({set_name}: {origin})")
+    if file.labels is not None and not set(columns["prediction"]) <= set(file.labels):
+        raise ValueError(f"has other labels than {', '.join(file.labels)}")
+    return "".join(f"{line}\n" for line in file.write(rows))
 
 
-def _unfit(run: Run, given: str) -> ConfigError:
-    return config_error(str(run.folder), f"{run.folder} {given}")
-
-
-def _write(out: Path, suite: str, files: Mapping[str, str]) -> None:
-    """The files of a suite, and the zip of them that its leaderboard takes."""
-    name = {"GLUE": "glue", "SuperGLUE": "super_glue"}[suite]
-    folder = out / name
+def _write(out: Path, suite: str, contents: Mapping[str, str]) -> None:
+    """Write the files of a suite, and the zip of them that its leaderboard takes."""
+    folder = out / _FOLDERS[suite]
     folder.mkdir(parents=True, exist_ok=True)
-    for entry in SUITES[suite]:
-        (folder / entry.file).unlink(missing_ok=True)  # of an earlier submission
-    for file, content in files.items():
-        write_atomically(folder / file, content)
-    unfinished = out / f".{name}.zip.unfinished"
-    with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file, content in files.items():
-            archive.writestr(zipfile.ZipInfo(file, _DATE), content)
-    unfinished.replace(out / f"{name}.zip")
+    for file in SUITES[suite]:
+        (folder / file.name).unlink(missing_ok=True)  # of an earlier submission
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+            writer.writestr(zipfile.ZipInfo(name, _ZIP_DATE), content)
+    write_atomically(folder.with_suffix(".zip"), archive.getvalue())

@@ -1,8 +1,8 @@
-"""A report out of finished runs, from the command line.
+"""Write a report of finished runs.
 
-    python -m lpt.report FOLDER [FOLDER ...] [--out OUT] [--title TEXT]
+    python -m lpt.cli.report FOLDER [FOLDER ...] [--out OUT] [--title TEXT]
 
-Folders are searched for runs and sweeps. OUT is FOLDER/report if one folder is given.
+Folders are searched for runs and sweeps. With one folder, OUT is FOLDER/report by default.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lpt.report import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 if the report is written, 2 if the folders or what lies in them are wrong."""
+    """Exit status: 0 if the report is written, 2 if the folders or files in them are wrong."""
     parser = argparse.ArgumentParser(
-        prog="python -m lpt.report",
+        prog="lpt-report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--title", help="title of the report; default: the sweep's name")
     chosen = parser.parse_args(arguments)
     if chosen.out is None and len(chosen.folders) > 1:
-        parser.error("of several folders, --out says where the report goes")
+        parser.error("--out is required with several folders")
     out = chosen.out if chosen.out is not None else chosen.folders[0] / "report"
     try:
         page = write_report(chosen.folders, out, chosen.title)

@@ -1,149 +1,136 @@
-"""The command line, checked before Hydra composes it: all unknown names, each with near ones."""
+"""Names and values on the command line, checked before Hydra composes them.
+
+Hydra stops at the first unknown name; here all of them are reported together, with close matches.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
-from lpt.config.hydra_settings import check_hydras, is_hydras, without_flags
-from lpt.config.schema import Config
+from lpt.config.schema import CONF_DIR, Config
 from lpt.errors import Problems, did_you_mean
 
+LAYER, ALL = "prompt.layer", "all"
+_QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
+_MEANINGLESS = {  # the run folder is chosen by lpt
+    "hydra.run.dir": "use run_dir=FOLDER",
+    "hydra.sweep.dir": "use sweep.dir=FOLDER",
+    "hydra.sweep.subdir": "a job's folder is named after its settings",
+}
+_COMBINING = ("logger", "experiment", "debug")  # lpt's groups of which several may be chosen
 
-def check_overrides(arguments: Sequence[str], conf: Path, *, multirun: bool = True) -> None:
-    """Check group choices, keys and value types of the command line.
+
+def check_overrides(overrides: Sequence[str], *folders: Path) -> None:
+    """Check the names of groups, choices and keys, and the types of values.
 
     Args:
-        arguments: Command line without the program's name.
-        conf: Folder of the configuration groups.
-        multirun: Whether keys may have several values.
+        overrides: As on the command line: `group=choice`, `key=value`.
+        folders: Where Hydra finds config files: conf/, and that of `--config-dir`.
 
     Raises:
-        ConfigError: An unknown choice, key or flag, or a value of the wrong type.
+        ConfigError: An unknown name, or a value of the wrong type.
     """
     problems = Problems()
-    groups, keys = config_groups(conf), schema_keys(Config)
-    schema = OmegaConf.structured(Config)
-    for argument in without_flags(arguments, problems):
+    groups, schema = config_groups(*folders), OmegaConf.structured(Config)
+    for argument in overrides:
         try:
-            override = OverridesParser.create().parse_override(several(argument))
+            override = OverridesParser.create().parse_override(expand_all_keyword(argument))
         except HydraException as error:
             problems.add(argument, str(error).splitlines()[0], "key=value", _QUOTING)
             continue
         name = override.key_or_group
-        if _CLASS in argument:
-            hint = "leave it out: groups choose what a run is made of, as prompt=npg does"
-            problems.add(argument, f"names a class ({_CLASS})", "settings", hint)
-        elif is_hydras(override):
-            check_hydras(override, conf, problems)
-        elif override.package is not None:
-            problems.add(name, argument, f"{name}=VALUE", "leave out what is behind @")
-        elif override.is_sweep_override() and not multirun:
-            given = argument.partition("=")[2]
-            problems.add(name, f"{given} for a single run", "one value", f"for several: {MULTIRUN}")
+        if name in _MEANINGLESS:
+            problems.add(name, "has no effect", "", _MEANINGLESS[name])
         elif name in groups:
-            _check_choices(name, override, groups[name], problems)
-        else:
-            _check_key(name, override, keys, list(groups), schema, problems)
+            _check_choices(override, groups[name], name in schema, problems)
+        elif name.replace("/", ".").split(".")[0] != "hydra":
+            _check_key(override, schema, list(groups), problems)
     problems.raise_if_any()
 
 
-def several(argument: str) -> str:
-    """An override as Hydra takes it: `prompt.layer=all` stands for several values."""
+def expand_all_keyword(argument: str) -> str:
+    """`prompt.layer=all` as Hydra accepts it; any other override is returned unchanged."""
     return f"{LAYER}=choice({ALL})" if argument == f"{LAYER}={ALL}" else argument
 
 
-def config_groups(conf: Path) -> dict[str, list[str]]:
-    """The groups in a folder of configurations and their choices; Hydra's own are left out."""
-    folders = [d for d in conf.iterdir() if d.is_dir() and d.name != "hydra"]
-    return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in folders}
+def config_groups(*folders: Path) -> dict[str, list[str]]:
+    """The config groups below the folders and their choices, but for those of Hydra itself."""
+    groups: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in folder.glob("*/**/*.yaml"):
+            parts = file.relative_to(folder).with_suffix("").parts
+            for depth in range(1, len(parts)) if parts[0] != "hydra" else ():
+                groups.setdefault("/".join(parts[:depth]), set()).add("/".join(parts[depth:]))
+    return {group: sorted(choices) for group, choices in groups.items()}
 
 
-_CLASS = "_target_"  # by which Hydra makes whatever object is named
-# Groups whose choices combine; of any other, one is chosen.
-_SEVERAL = ("logger",)
-MULTIRUN = "python sweep.py ..., or python train.py -m ..."
-LAYER, ALL = "prompt.layer", "all"
-_QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
-
-
-def schema_keys(schema: type, prefix: str = "") -> dict[str, Any]:
-    """Every dotted key of a dataclass schema and its type."""
-    keys: dict[str, Any] = {}
-    types = typing.get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        name, kind = f"{prefix}{field.name}", types[field.name]
-        keys[name] = kind
-        if dataclasses.is_dataclass(kind):
-            keys |= schema_keys(typing.cast(type, kind), f"{name}.")
-    return keys
+def config_folders(config_dir: Path | None = None) -> list[Path]:
+    """The folders with config files: those that Hydra found, by default conf/, and `config_dir`."""
+    folders = [CONF_DIR]
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        folders = [Path(source.path) for source in sources if source.schema == "file"]
+    return folders if config_dir is None else [*folders, config_dir]
 
 
 def _check_choices(
-    group: str, override: Override, options: Sequence[str], problems: Problems
+    override: Override, options: Sequence[str], single: bool, problems: Problems
 ) -> None:
-    if override.is_delete() or override.is_add():
-        given = str(override.input_line)
-        problems.add(given, "a group has a choice already", f"{group}={'|'.join(options)}")
-        return
-    for choice in _values(override):
-        if isinstance(choice, list) and group not in _SEVERAL:
-            problems.add(f"{group}={choice}", "several choices", f"one of {', '.join(options)}")
-            continue
-        for one in choice if isinstance(choice, list) else [choice]:
-            if str(one) not in options:
-                hint = did_you_mean(str(one), options)
-                problems.add(f"{group}={one}", "no such choice", ", ".join(options), hint)
-
-
-def _check_key(
-    name: str,
-    override: Override,
-    keys: dict[str, Any],
-    groups: list[str],
-    schema: DictConfig,
-    problems: Problems,
-) -> None:
-    parent = name
-    while parent not in keys and "." in parent:
-        parent = parent.rpartition(".")[0]
-    inside_mapping = parent != name and typing.get_origin(keys.get(parent)) is dict
-    if name not in keys and not inside_mapping:
-        hint = did_you_mean(name, [*keys, *groups]) or did_you_mean(name.split(".")[-1], groups)
-        problems.add(
-            name,
-            "no such key",
-            "the keys of lpt/config/schema.py and lpt/config/task_schema.py",
-            hint,
-        )
-        return
-    if override.is_delete() or inside_mapping:
-        return
+    name = override.key_or_group
     for value in _values(override):
-        if name == LAYER and value == ALL and override.is_sweep_override():
-            continue  # a sweep puts the model's layers here
+        choices = value if isinstance(value, list) else [value]
+        if len(choices) > 1 and single and name not in _COMBINING:
+            problems.add(f"{name}={override.value()}", "several choices", "one")
+        for choice in choices:
+            if choice is not None and str(choice) not in options:
+                hint = did_you_mean(str(choice), options)
+                problems.add(f"{name}={choice}", "no such choice", ", ".join(options), hint)
+
+
+def _check_key(override: Override, schema: Any, groups: list[str], problems: Problems) -> None:
+    name = override.key_or_group
+    for value in _values(override):
         try:
-            OmegaConf.update(schema, name, value)
+            if (name, value) != (LAYER, ALL):
+                OmegaConf.update(schema, name, value)
+        except (ConfigAttributeError, ConfigKeyError):
+            names = [*_dotted_keys(OmegaConf.to_container(schema)), *groups]
+            hint = did_you_mean(name, names) or did_you_mean(name.split(".")[-1], groups)
+            problems.add(name, "no such key", "a key that --help lists", hint)
+            return
+        except MissingMandatoryValue:
+            pass  # an item of a list that a config file has
         except OmegaConfBaseException as error:
-            kind = getattr(keys[name], "__name__", str(keys[name]))
-            problems.add(name, str(error).splitlines()[0], kind)
+            problems.add(name, str(error).splitlines()[0])
+
+
+def _dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{key}"
+        yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
 def _values(override: Override) -> list[Any]:
-    if override.is_sweep_override():
-        if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-            return []  # ranges, intervals and globs: each job checks its own
-        # Each one as it will arrive in a job.
-        choices = list(override.sweep_string_iterator())
-        parser = OverridesParser.create()
-        return [parser.parse_override(f"key={choice}").value() for choice in choices]
-    return [override.value()]
+    """The values that an override gives a key, as far as they are known before Hydra runs."""
+    if override.is_delete():
+        return []
+    if not override.is_sweep_override():
+        return [override.value()]
+    if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+        return []  # a range or a glob
+    parser = OverridesParser.create()
+    return [parser.parse_override(f"x={text}").value() for text in override.sweep_string_iterator()]

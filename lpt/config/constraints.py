@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import operator
 from typing import Any
 
 from lpt.errors import Problems, did_you_mean
 
-
-def limits(
-    *,
-    choices: Sequence[str] | None = None,
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-) -> dict[str, Any]:
-    """Metadata of a field whose value must be one of `choices` or lie in a range."""
-    given = {"choices": choices, "ge": ge, "gt": gt, "le": le, "lt": lt}
-    return {name: limit for name, limit in given.items() if limit is not None}
+_COMPARISONS = {
+    "ge": (">=", operator.ge),
+    "gt": (">", operator.gt),
+    "le": ("<=", operator.le),
+    "lt": ("<", operator.lt),
+}
 
 
-def limited(default: Any, **given: Any) -> Any:
-    """A field with a default whose value is limited (unless it is null); see `limits`."""
-    return dataclasses.field(default=default, metadata=limits(**given))
+def limited(default: Any, **limits: Any) -> Any:
+    """A field whose value, unless null, is one of `choices` or within `ge`, `gt`, `le`, `lt`."""
+    return dataclasses.field(default=default, metadata=limits)
 
 
 def check_limits(node: Any, prefix: str, problems: Problems) -> None:
-    """Check each field against the range or choices in its metadata; null passes."""
+    """Check the fields of a configuration, at any depth, against their limits."""
     for field in dataclasses.fields(node):
         key, value = f"{prefix}{field.name}", getattr(node, field.name)
         if dataclasses.is_dataclass(value):
             check_limits(value, f"{key}.", problems)
-        elif value is not None and field.metadata:
-            _check_value(key, value, dict(field.metadata), problems)
-
-
-def _check_value(key: str, value: Any, limits: dict[str, Any], problems: Problems) -> None:
-    choices = limits.pop("choices", None)
-    if choices is not None and value not in choices:
-        problems.add(key, repr(value), ", ".join(choices), did_you_mean(str(value), choices))
-    signs = {"ge": (">=", value.__ge__), "gt": (">", value.__gt__)}
-    signs |= {"le": ("<=", value.__le__), "lt": ("<", value.__lt__)}
-    if not all(signs[name][1](limit) for name, limit in limits.items()):
-        expected = " and ".join(f"{signs[name][0]} {limit}" for name, limit in limits.items())
-        problems.add(key, repr(value), expected)
+        elif value is not None and "choices" in field.metadata:
+            choices = field.metadata["choices"]
+            if value not in choices:
+                problems.add(key, repr(value), ", ".join(choices), did_you_mean(value, choices))
+        elif value is not None:
+            limits = [(*_COMPARISONS[name], limit) for name, limit in field.metadata.items()]
+            if not all(holds(value, limit) for _, holds, limit in limits):
+                expected = " and ".join(f"{sign} {limit}" for sign, _, limit in limits)
+                problems.add(key, repr(value), expected)

@@ -1,1 +1,1 @@
-"""From a task's files to batches: sources, tasks, templates, few-shot draws, batching."""
+"""From a task's files to batches: sources, tasks, templates, few-shot samples, batching."""

@@ -10,200 +10,206 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from lpt.data.examples import UNKNOWN
 from lpt.data.packing import PackedTokens, Rows
-from lpt.data.tasks import UNKNOWN
-from lpt.methods.late_prompt import IGNORED, Batch
-from lpt.models.split import Branches
+from lpt.models.inputs import IGNORE_INDEX, Batch
 
-_WINDOWS = 4  # of a pass, if it has enough batches: what is sorted by length together
-_WINDOW_BATCHES = 32, 128  # fewest and most batches a window
-_JITTER = 0.2  # largest random lengthening before sorting, where a pass is one window
+_WINDOWS = 4  # per pass, if it has enough batches: each is sorted by length
+_WINDOW_BATCHES = 32, 128  # smallest and largest window
+_JITTER = 0.2  # largest random factor on lengths before sorting, if a pass is one window
 
 
-class ShuffledBatches(Sampler[list[int]]):
+class TrainBatchSampler(Sampler[list[int]]):
     """Training batches: pass after pass over the examples, each in a new seeded order.
 
-    Every pass visits each example once; its last batch may be short. Ranks share each global batch,
-    which is the same for any number of them. Of a tail with fewer examples than ranks each rank
-    takes all, so that none is without: the mean of the ranks is that of the tail all the same.
+    Every pass visits each example once; its last batch may be smaller. Ranks share each global
+    batch, which does not depend on their number. If the last one has fewer examples than there are
+    ranks, every rank takes all of it, so that the mean over ranks is the mean over the batch.
 
-    With lengths, examples of like length go together, which saves padding: within a window of some
-    batches they are sorted by length times a random factor. So batches differ between passes; the
-    more windows there are, the more of that their random content does, and the less the factor.
+    With lengths, examples of similar length are grouped to save padding: windows of several batches
+    are sorted by length times a random factor. The composition of the batches thus differs between
+    passes; the more windows there are, the more their random content contributes to that, and the
+    smaller the factor is.
 
     Args:
-        size: Number of examples.
-        batch_size: Examples a batch and rank.
+        num_examples: Number of examples.
+        batch_size: Examples per batch and rank.
         seed: Seed of the order.
-        lengths: Tokens of each example, for batches of like length; None: plain random batches.
-        batches: Batches a rank in one iteration, over as many passes as it takes; None: one pass.
-        start: Batches a rank that were given before, by a run that is resumed.
+        lengths: Length of each example in tokens, to group by; None: plain shuffling.
+        num_batches: Batches per rank of one iteration, over as many passes as it takes; None: one
+            pass.
+        consumed_batches: Batches per rank that the run had before it was resumed.
         rank: This process.
         world_size: Number of processes.
     """
 
     def __init__(
         self,
-        size: int,
+        num_examples: int,
         batch_size: int,
         seed: int,
         *,
-        lengths: Sequence[int] | None = None,
-        batches: int | None = None,
-        start: int = 0,
+        lengths: Sequence[int] | Tensor | None = None,
+        num_batches: int | None = None,
+        consumed_batches: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.lengths = None if lengths is None else np.asarray(lengths)
-        assert size >= world_size, "some ranks would have nothing to do"
-        self.size = size
+        assert num_examples >= world_size, "some ranks would have no examples"
+        self.num_examples = num_examples
         self.batch_size = batch_size
         self.seed = seed
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self.rank = rank
         self.world_size = world_size
-        self.given = start
-        self.length = self.batches_a_pass if batches is None else batches
+        self.num_batches = self.batches_per_pass if num_batches is None else num_batches
+        self.consumed_batches = consumed_batches
 
     @property
-    def batches_a_pass(self) -> int:
-        """Batches a rank in one pass."""
-        return -(-self.size // (self.batch_size * self.world_size))
+    def batches_per_pass(self) -> int:
+        """Batches per rank in one pass."""
+        return -(-self.num_examples // (self.batch_size * self.world_size))
 
     def __len__(self) -> int:
-        return self.length
+        return self.num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        end = (self.given // self.length + 1) * self.length
-        while self.given < end:
-            number, at = divmod(self.given, self.batches_a_pass)
-            for batch in self._one_pass(number)[at : at + end - self.given]:
-                self.given += 1
-                yield batch
+        end = (self.consumed_batches // self.num_batches + 1) * self.num_batches
+        while self.consumed_batches < end:
+            number, start = divmod(self.consumed_batches, self.batches_per_pass)
+            for batch in self._batches(number)[start : start + end - self.consumed_batches]:
+                self.consumed_batches += 1
+                yield batch.tolist()
 
-    def _one_pass(self, number: int) -> list[list[int]]:
+    def _batches(self, number: int) -> list[np.ndarray]:
         """This rank's batches of the pass with that number."""
         random = np.random.default_rng((self.seed, number))
-        step = self.batch_size * self.world_size
-        order = random.permutation(self.size)
-        whole = self.size // step
+        global_size = self.batch_size * self.world_size
+        order = random.permutation(self.num_examples)
+        full = self.num_examples // global_size
         if self.lengths is not None:
-            # Whoever is in the short last batch is chosen by chance, not by length.
-            window = step * int(np.clip(whole // _WINDOWS, *_WINDOW_BATCHES))
-            self._sort_windows(order[: whole * step], window, random)
-        batches = [order[at : at + step] for at in range(0, self.size, step)]
+            # The smaller last batch is left out: chance decides who is in it, not length.
+            window = global_size * int(np.clip(full // _WINDOWS, *_WINDOW_BATCHES))
+            self._sort_windows(order[: full * global_size], window, random)
+        starts = range(0, self.num_examples, global_size)
+        batches = [order[start : start + global_size] for start in starts]
         if self.lengths is not None:
-            # The short batch stays last, so that its place does not depend on the order.
-            batches = [*(batches[i] for i in random.permutation(whole)), *batches[whole:]]
-        ranks = self.world_size
-        shares = (b[self.rank :: ranks] if len(b) >= ranks else b for b in batches)
-        return [share.tolist() for share in shares]
+            # It also stays last, so that its step does not depend on the order.
+            batches = [*(batches[i] for i in random.permutation(full)), *batches[full:]]
+        rank, ranks = self.rank, self.world_size
+        return [batch[rank::ranks] if len(batch) >= ranks else batch for batch in batches]
 
     def _sort_windows(self, order: np.ndarray, window: int, random: np.random.Generator) -> None:
         assert self.lengths is not None
-        jitter = _JITTER * min(1.0, window / self.size) ** 2
-        sort_by = self.lengths[order] * random.uniform(1, 1 + jitter, len(order))
-        for at in range(0, len(order), window):
-            part = slice(at, at + window)
-            order[part] = order[part][np.argsort(sort_by[part])]
+        jitter = _JITTER * min(1.0, window / self.num_examples) ** 2
+        keys = self.lengths[order] * random.uniform(1, 1 + jitter, len(order))
+        for start in range(0, len(order), window):
+            part = slice(start, start + window)
+            order[part] = order[part][np.argsort(keys[part])]
 
 
 def eval_batches(
-    lengths: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1
+    lengths: Sequence[int] | Tensor, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[int]]:
-    """Evaluation batches of like length, shared between the ranks.
+    """This rank's evaluation batches, of examples of similar length.
 
-    Each rank gets equally many: where they do not divide, some are repeated. Whoever gathers the
-    results counts a row once.
+    Each rank gets the same number; if they do not divide evenly, some are repeated, and the caller
+    that gathers the results must count each row once.
     """
-    order = np.argsort(lengths, kind="stable").tolist()
-    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    order = np.argsort(np.asarray(lengths), kind="stable").tolist()
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     count = -(-len(batches) // world_size)
-    mine = batches[rank::world_size]
-    return mine + batches[: count - len(mine)]
+    own = batches[rank::world_size]
+    return own + batches[: count - len(own)]
 
 
 class Collator:
-    """Makes a `Batch` of the examples with the given numbers.
+    """Makes a `Batch` of examples, given by their indices in the set.
 
     Args:
-        packed: The tokens of the set.
-        labels: Label index of each example, or its number; -1 unknown.
-        index: Row id of each example.
-        word_ids: Token of each label's word (the target at the mask of a masked model).
-        score_all: Causal models: every label part; False: only the right label's.
-        hidden: Hidden states of all tokens, (tokens, D), in the order of `packed`; None: the model
-            reads the text itself, or finds them by `places`.
-        places: Whether the batch says where its hidden states are (`Batch.places`).
+        packed: Tokens of the set.
+        labels: Label index of each example, or its number (regression); -1 if unknown.
+        row_ids: Row id of each example.
+        word_ids: Token of each label's word, the target at the mask of a masked model.
+        score_all: Causal models: every label part; False: only that of the example's label.
+        hidden: Precomputed hidden states of the set, (n, D), in the order of `packed`; None: the
+            model computes them, or gathers them by `Batch.hidden_index`.
+        with_hidden_index: Whether batches have a `hidden_index`.
     """
 
     def __init__(
         self,
         packed: PackedTokens,
         labels: Sequence[int] | Sequence[float],
-        index: Sequence[int],
+        row_ids: Sequence[int],
         word_ids: Sequence[int],
         *,
         score_all: bool,
         hidden: Tensor | None = None,
-        places: bool = False,
+        with_hidden_index: bool = False,
     ) -> None:
         self.packed = packed
         self.labels = torch.tensor(labels)
-        self.row_ids = torch.tensor(index)
+        self.row_ids = torch.tensor(row_ids)
         self.word_ids = torch.tensor(word_ids)
         self.score_all = score_all
         self.hidden = hidden
-        self.places = places
+        self.with_hidden_index = with_hidden_index
 
     def __call__(self, examples: Sequence[int]) -> Batch:
-        """Tensors for those examples, on the CPU."""
+        """The batch, on the CPU."""
         chosen = torch.tensor(examples)
         labels = self.labels[chosen]
-        one_part = self.packed.parts > 0 and not self.score_all
-        rows = self.packed.rows(chosen, labels if one_part else None)
-        scored = self._parts(chosen, rows) if self.packed.parts else self._mask(chosen, rows)
+        causal = self.packed.num_label_parts > 0
+        rows = self.packed.rows(chosen, labels if causal and not self.score_all else None)
+        targets = self._label_part_targets if causal else self._mask_targets
         return Batch(
-            input_ids=rows.ids,
-            attention_mask=rows.mask,
+            input_ids=rows.input_ids,
+            attention_mask=rows.attention_mask,
             labels=labels,
             row_ids=self.row_ids[chosen],
-            **scored,
-            hidden=None if self.hidden is None else self.hidden[rows.places],
-            places=rows.places if self.places else None,
+            branches=rows.branches if self.score_all else None,
+            hidden=None if self.hidden is None else self.hidden[rows.hidden_index],
+            hidden_index=rows.hidden_index if self.with_hidden_index else None,
+            **targets(chosen, rows),
         )
 
-    def _mask(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:
+    def _mask_targets(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:
+        """Masked models: one logit position per row, one target each."""
         each, labels = torch.arange(len(chosen)), self.labels[chosen]
-        if labels.is_floating_point():  # no word is the right one
-            targets = torch.full_like(chosen, IGNORED)
+        if labels.is_floating_point():  # regression has no target word
+            targets = torch.full_like(chosen, IGNORE_INDEX)
         else:
-            targets = self.word_ids[labels].masked_fill(labels == UNKNOWN, IGNORED)
+            targets = self.word_ids[labels].masked_fill(labels == UNKNOWN, IGNORE_INDEX)
         return {
             "summary_index": torch.zeros_like(chosen),
-            "pool_length": rows.mask.sum(1),
-            "rows": each,
-            "positions": self.packed.mask_at[chosen],
-            "scored": each,
+            "pool_length": rows.attention_mask.sum(1),
+            "logit_rows": each,
+            "logit_positions": self.packed.mask_index[chosen],
+            "target_to_logit": each,
             "targets": targets,
             "sequences": each,
         }
 
-    def _parts(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:
+    def _label_part_targets(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:
+        """Causal models: every token of a label part is a target."""
+        assert rows.branches is not None
+        branch_ids, position_ids = rows.branches
         last = self.packed.lengths[chosen, 0] - 1  # of the context
-        row, at = (rows.branch > 0).nonzero(as_tuple=True)
-        branch = rows.branch[row, at]
-        # A token is predicted by the one before it: the first of each part by the context's last.
-        first = rows.positions[row, at] == last[row] + 1
-        width = rows.ids.shape[1]
-        place = row * width + torch.where(first, last[row], at - 1)
-        distinct, scored = torch.unique(place, return_inverse=True)
+        row, column = (branch_ids > 0).nonzero(as_tuple=True)
+        # Each target is predicted by the token before it in its own sequence: the first token of
+        # every label part by the last one of the context, so that they share a logit position.
+        first = position_ids[row, column] == last[row] + 1
+        width = rows.input_ids.shape[1]
+        predicted_by = row * width + torch.where(first, last[row], column - 1)
+        logit_index, target_to_logit = torch.unique(predicted_by, return_inverse=True)
+        part = branch_ids[row, column] - 1
         return {
             "summary_index": last,
             "pool_length": last.clamp(min=1),
-            "rows": distinct // width,
-            "positions": distinct % width,
-            "scored": scored,
-            "targets": rows.ids[row, at],
-            "sequences": row * self.packed.parts + branch - 1 if self.score_all else row,
-            "branches": Branches(rows.branch, rows.positions) if self.score_all else None,
+            "logit_rows": logit_index // width,
+            "logit_positions": logit_index % width,
+            "target_to_logit": target_to_logit,
+            "targets": rows.input_ids[row, column],
+            "sequences": row * self.packed.num_label_parts + part if self.score_all else row,
         }

@@ -1,10 +1,15 @@
-"""Rows that text alone cannot turn into examples: one row, several candidates, and WSC's marks.
+"""Row expansions: tasks whose rows have to be turned into one or several examples by code.
 
-Each function takes a table as the official files or the hub have it and gives one with plain text
-columns. Where a row becomes several candidates, these columns come with them: `group` (the
-candidates that compete or are judged together), `answer` (what a candidate stands for), `id`
-(official numbers, joined by slashes), `label` ("1": right, "0": wrong), and for ReCoRD `gold`, the
-right answers as JSON.
+An expansion takes a row of the official files or of the hub and yields rows of plain text columns.
+COPA, MultiRC and ReCoRD become one row per candidate, with these columns besides the texts:
+
+* `group`: id shared by the candidates of one question,
+* `answer`: what the candidate stands for,
+* `id`: official ids, joined by slashes,
+* `label`: "1" for right, "0" for wrong,
+* `gold`: the right answers as JSON (ReCoRD only).
+
+WSC keeps its rows; the pronoun in its text is marked.
 """
 
 from __future__ import annotations
@@ -13,53 +18,62 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from lpt.data.tables import Table
 from lpt.errors import Problems
 
 ID, GROUP, ANSWER, GOLD = "id", "group", "answer", "gold"
-_V = TypeVar("_V")
 Row = dict[str, Any]
 
+_COPA_LINKS = {"cause": "because", "effect": "so"}
+_PLACEHOLDER = "@placeholder"
+_PRONOUN_WINDOW = 3  # words; a few official indices of WSC are off by one
 
-def expand(table: Table, how: str) -> Table:
-    """The table with candidates for rows.
+
+def expand_rows(table: Table, name: str) -> Table:
+    """The rows of a table, expanded by `ROW_EXPANSIONS[name]`, each with its original line.
 
     Raises:
-        ConfigError: A row lacks what it needs; each with file and line.
+        ConfigError: Rows lack something that the expansion needs; each with file and line.
     """
-    make = EXPANSIONS[how]
+    expansion = ROW_EXPANSIONS[name]
     problems = Problems()
     lines: list[int] = []
-    made: list[Row] = []
-    names = list(table.columns)
-    with problems.rows(table.name) as bad:
-        for n, cells in enumerate(zip(*table.columns.values(), strict=True)):
+    expanded: list[Row] = []
+    with problems.rows(table.name) as bad_rows:
+        for number, cells in enumerate(zip(*table.columns.values(), strict=True)):
+            row = dict(zip(table.columns, cells, strict=True))
             try:
-                rows = [*map(_text, make(dict(zip(names, cells, strict=True)), n))]
-            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+                rows = [_checked(candidate) for candidate in expansion(row, number)]
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
                 given = f"no {error}" if isinstance(error, KeyError) else str(error)
-                bad.add(table.place(n), given, f"a row of {how} as in the official files")
+                bad_rows.add(table.location(number), given, f"a row of {name} as in official files")
             else:
-                made += rows
-                lines += [table.lines[n]] * len(rows)
+                expanded += rows
+                lines += [table.lines[number]] * len(rows)
     problems.raise_if_any()
-    columns = {name: [row[name] for row in made] for name in (made[0] if made else ())}
-    return Table(table.name, columns, lines)
+    names = expanded[0] if expanded else ()
+    return Table(table.name, {name: [row[name] for row in expanded] for name in names}, lines)
 
 
 def _copa(row: Row, number: int) -> Iterable[Row]:
-    """Two choices: `{premise} {link} {choice}`."""
-    group = _or(row.get("idx"), number)
-    right = _one_of(_known(row.get("label")), (None, "0", "1"), "label")
-    premise, link = _value(row, "premise").strip().rstrip("."), _value(row, "question")
+    """Two candidates, to be rendered as `{premise} {link} {choice}`."""
+    group = _text_or(row.get("idx"), number)
+    right = _label(row.get("label"))
+    if right not in (None, "0", "1"):
+        raise ValueError(f"label {right!r}, none of 0, 1")
+    question = _text(row, "question")
+    if question not in _COPA_LINKS:
+        raise ValueError(f"question {question!r}, none of {', '.join(_COPA_LINKS)}")
+    premise = _text(row, "premise").strip().rstrip(".")
     for answer in ("0", "1"):
-        choice = _value(row, f"choice{int(answer) + 1}").strip().rstrip(".")
+        choice = _text(row, f"choice{int(answer) + 1}").strip().rstrip(".")
         yield {
             "premise": premise,
-            "link": _LINKS[_one_of(link, tuple(_LINKS), "question")],
+            "link": _COPA_LINKS[question],
             "choice": choice[:1].lower() + choice[1:],
             "label": None if right is None else str(int(answer == right)),
             ID: f"{group}/{answer}",
@@ -69,59 +83,58 @@ def _copa(row: Row, number: int) -> Iterable[Row]:
 
 
 def _multirc(row: Row, number: int) -> Iterable[Row]:
-    """The answers to each question about a paragraph; nested in the files, flat on the hub."""
+    """The answers to the questions about a paragraph: nested in the files, one a row on the hub."""
     if "paragraph" in row:
         idx = _nested(row, "idx")
         group = f"{idx['paragraph']}/{idx['question']}"
-        question, text = _value(row, "question"), _value(row, "answer")
-        numbered = [(question, group, idx["answer"], row, text)]
-        paragraph = _value(row, "paragraph")
+        paragraph, question = _text(row, "paragraph"), _text(row, "question")
+        answers = [(question, group, {**row, "text": _text(row, "answer"), "idx": idx["answer"]})]
     else:
         passage = _nested(row, "passage")
         paragraph = passage["text"]
-        numbered = [
-            (q["question"], f"{_or(row.get('idx'), number)}/{q['idx']}", a["idx"], a, a["text"])
-            for q in _some(passage["questions"], "questions", paragraph)
-            for a in _some(q["answers"], "answers", q["question"])
+        answers = [
+            (question["question"], f"{_text_or(row.get('idx'), number)}/{question['idx']}", answer)
+            for question in _nonempty(passage["questions"], "questions", paragraph)
+            for answer in _nonempty(question["answers"], "answers", question["question"])
         ]
-    paragraph = _without_markup(paragraph)  # once: the candidates share it
-    for question, group, at, answer, text in numbered:
+    paragraph = _strip_markup(paragraph)
+    for question, group, answer in answers:
         yield {
             "paragraph": paragraph,
             "question": question,
-            "answer": text,
-            "label": _known(answer.get("label")),
-            ID: f"{group}/{at}",
+            "answer": answer["text"],
+            "label": _label(answer.get("label")),
+            ID: f"{group}/{answer['idx']}",
             GROUP: group,
         }
 
 
 def _record(row: Row, number: int) -> Iterable[Row]:
-    """The entities of a passage as fillings of each query's placeholder."""
+    """The entities of a passage, each put in the place of the placeholder of each query."""
     if "query" in row:
         idx, answers = _nested(row, "idx"), _nested(row, "answers") if row.get("answers") else []
-        passage, entities = _value(row, "passage"), _nested(row, "entities")
-        queries = [(idx["query"], _value(row, "query"), answers)]
+        passage, entities = _text(row, "passage"), _nested(row, "entities")
+        queries = [(idx["query"], _text(row, "query"), answers)]
     else:
         content = _nested(row, "passage")
         passage = content["text"]
         entities = [passage[e["start"] : e["end"] + 1] for e in content["entities"]]
         queries = [
-            (q["idx"], q["query"], [a["text"] for a in q.get("answers") or ()])
-            for q in _some(_nested(row, "qas"), "questions", passage)
+            (qa["idx"], qa["query"], [answer["text"] for answer in qa.get("answers") or ()])
+            for qa in _nonempty(_nested(row, "qas"), "questions", passage)
         ]
-    entities = sorted(set(_some(entities, "entities", passage)))
-    passage = _without_highlights(passage)  # once: the candidates share it
+    entities = sorted(set(_nonempty(entities, "entities", passage)))
+    passage = _join_highlights(passage)
     for group, query, answers in queries:
         if _PLACEHOLDER not in query:
             raise ValueError(f"a query without {_PLACEHOLDER}: {query!r}")
         gold = sorted(set(answers))
-        for at, entity in enumerate(entities):
+        for position, entity in enumerate(entities):
             yield {
                 "passage": passage,
                 "statement": query.replace(_PLACEHOLDER, entity),
                 "label": str(int(entity in gold)) if gold else None,
-                ID: f"{group}/{at}",
+                ID: f"{group}/{position}",
                 GROUP: str(group),
                 ANSWER: entity,
                 GOLD: json.dumps(gold),
@@ -129,103 +142,88 @@ def _record(row: Row, number: int) -> Iterable[Row]:
 
 
 def _wsc(row: Row, number: int) -> Iterable[Row]:
-    """A pronoun, marked by asterisks in `text`, and the `span` that it may refer to."""
+    """The text with asterisks around the pronoun, and the `span` that it may refer to."""
     target = _nested(row, "target") if "target" in row else row
-    span, pronoun = _value(target, "span1_text"), _value(target, "span2_text")
-    words = _value(row, "text").split()
-    at, first = int(target["span2_index"]), _bare(pronoun.split()[0]).lower()
-    # A few official indices are off by a word, and one pronoun lacks the space after it.
-    near = sorted(
-        range(max(0, at - _NEAR), min(len(words), at + _NEAR + 1)), key=lambda i: abs(i - at)
-    )
-    exact = [i for i in near if _bare(words[i]).lower() == first]
-    found = exact or [i for i in near if _bare(words[i]).lower().startswith(first)]
+    pronoun, span = _text(target, "span2_text"), _text(target, "span1_text")
+    words, index = _text(row, "text").split(), int(target["span2_index"])
+    first = _bare(pronoun.split()[0]).lower()
+    window = range(max(0, index - _PRONOUN_WINDOW), min(len(words), index + _PRONOUN_WINDOW + 1))
+    nearest = sorted(window, key=lambda i: abs(i - index))
+    found = [i for i in nearest if _bare(words[i]).lower() == first]
+    # One official pronoun lacks the space behind it.
+    found = found or [i for i in nearest if _bare(words[i]).lower().startswith(first)]
     if not found:
-        raise ValueError(f"no pronoun {pronoun!r} at word {at} of the text")
-    start = words[found[0]].lower().index(first)
-    before, word, after = words[found[0]].partition(words[found[0]][start : start + len(first)])
-    words[found[0]] = f"{before}*{word}*{after}"
+        raise ValueError(f"no pronoun {pronoun!r} at word {index} of the text")
+    word = words[found[0]]
+    start = word.lower().index(first)
+    before, marked, after = word.partition(word[start : start + len(first)])
+    words[found[0]] = f"{before}*{marked}*{after}"
     yield {
         "text": " ".join(words),
         "span": span,
         "pronoun": pronoun,
         "label": row.get("label"),
-        ID: _or(row.get("idx"), number),
+        ID: _text_or(row.get("idx"), number),
     }
 
 
-EXPANSIONS: Mapping[str, Callable[[Row, int], Iterable[Row]]] = MappingProxyType(
+ROW_EXPANSIONS: Mapping[str, Callable[[Row, int], Iterable[Row]]] = MappingProxyType(
     {"copa": _copa, "multirc": _multirc, "record": _record, "wsc": _wsc}
 )
-_LINKS = {"cause": "because", "effect": "so"}
-_PLACEHOLDER = "@placeholder"
-_NEAR = 3  # words
 
 
-def _text(row: Row) -> Row:
-    """A row whose values are text, or missing."""
+def _checked(row: Row) -> Row:
     for name, value in row.items():
         if not isinstance(value, str | None):
             raise TypeError(f"{name} {value!r} is no text")
     return row
 
 
-def _or(value: Any, default: Any) -> str:
+def _text_or(value: Any, default: Any) -> str:
     return str(default if value is None else value)
 
 
-def _known(label: Any) -> str | None:
+def _label(value: Any) -> str | None:
     """A label as text; None where it is missing or the hub's -1."""
-    return None if label is None or str(label) in ("", "-1") else str(label).lower()
+    return None if value is None or str(value) in ("", "-1") else str(value).lower()
 
 
-def _value(row: Row, name: str) -> str:
-    """A text that must be there."""
+def _text(row: Row, name: str) -> str:
+    """A text that must not be empty."""
     if row[name] is None or not row[name].strip():
         raise ValueError(f"no value for {name!r}")
     return str(row[name])
 
 
-def _one_of(value: _V, expected: tuple[_V, ...], what: str) -> _V:
-    if value not in expected:
-        raise ValueError(f"{what} {value!r}, none of {', '.join(str(a) for a in expected if a)}")
-    return value
+def _nonempty(values: Any, what: str, where: str) -> Any:
+    if not values:
+        raise ValueError(f"no {what} in {where[:60]!r}")
+    return values
 
 
 def _nested(row: Row, name: str) -> Any:
-    """A nested value: from its JSON text, or of numbers as a CSV writer shows it."""
-    text = _value(row, name)
-    try:
+    """A nested value, from its JSON text or from a dict of numbers as CSV writers print it."""
+    text = _text(row, name)
+    with suppress(ValueError):
         return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        found = ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        found = None
-    if isinstance(found, dict) and all(isinstance(number, int) for number in found.values()):
-        return found
-    raise ValueError(f"{name!r} is not JSON: CSV has no nested values, take JSONL or parquet")
-
-
-def _some(values: Any, what: str, of: str) -> Any:
-    """The values, of which there must be some."""
-    if not values:
-        raise ValueError(f"no {what} in {of[:60]!r}")
-    return values
+    with suppress(ValueError, SyntaxError):
+        value = ast.literal_eval(text)
+        if isinstance(value, dict) and all(isinstance(number, int) for number in value.values()):
+            return value
+    raise ValueError(f"{name!r} is not JSON: CSV cannot hold nested values, use JSONL or parquet")
 
 
 def _bare(word: str) -> str:
     return word.strip(".,;:!?\"'()").removesuffix("'s")
 
 
-def _without_markup(text: str) -> str:
-    """MultiRC's paragraphs have sentences numbered in bold and line breaks as HTML."""
-    text = re.sub(r"<b>Sent \d+: </b>", "", text)
+def _strip_markup(paragraph: str) -> str:
+    """MultiRC's paragraphs number their sentences in bold and break lines with HTML."""
+    text = re.sub(r"<b>Sent \d+: </b>", "", paragraph)
     return re.sub(r"\s+", " ", re.sub(r"</?b>|<br\s*/?>", " ", text)).strip()
 
 
-def _without_highlights(text: str) -> str:
-    """ReCoRD's passages end in a summary whose points are marked by `@highlight`."""
-    text = re.sub(r"([.?!\"'])\s*\n@highlight\s*\n", r"\1 ", text)
+def _join_highlights(passage: str) -> str:
+    """ReCoRD's passages end in a summary with `@highlight` before each of its points."""
+    text = re.sub(r"([.?!\"'])\s*\n@highlight\s*\n", r"\1 ", passage)
     return re.sub(r"\s+", " ", re.sub(r"\s*\n@highlight\s*\n", ". ", text)).strip()

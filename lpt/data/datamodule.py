@@ -1,10 +1,10 @@
-"""The batches of a run, for Lightning."""
+"""The sets of a run as Lightning data loaders."""
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,37 +13,43 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lpt.data.batching import Collator, ShuffledBatches, eval_batches
-from lpt.data.packing import PackedTokens
+from lpt.config.schema import Config
+from lpt.data.batching import Collator, TrainBatchSampler, eval_batches
+from lpt.data.examples import Examples
+from lpt.data.packing import PackedTokens, tokenize
 from lpt.data.splits import Splits
-from lpt.data.tasks import Examples
 from lpt.data.templates import Encoder
-from lpt.data.tokens import tokenize
-from lpt.methods.late_prompt import Batch
+from lpt.models.inputs import Batch
+
+logger = logging.getLogger(__name__)
 
 _SETS = {
     RunningStage.TRAINING: "train",
     RunningStage.SANITY_CHECKING: "dev",
     RunningStage.VALIDATING: "dev",
 }
-_STAY_SECONDS = 60  # of a worker, after a cluster has asked all processes to end
+_PREEMPTION_SECONDS = 60  # that a worker stays after SIGTERM
+_WARN_TRUNCATED = 0.1  # share of texts
 
 
-class LatePromptData(LightningDataModule):
-    """The encoded sets of a run.
+class TaskDataModule(LightningDataModule):
+    """Tokenizes the sets of a run and makes their data loaders.
 
     Args:
         splits: The sets.
-        encoder: Renders and tokenizes them.
+        encoder: Renders and tokenizes rows.
         word_ids: Token of each label's word.
-        batch_size: Examples a device and training step.
-        eval_batch_size: Examples a device and evaluation step.
+        batch_size: Examples per device and training step.
+        eval_batch_size: Examples per device and evaluation step.
         seed: Seed of the training order.
-        train_batches: Batches a device in one training epoch; None: one pass over the data.
-        score_all_labels: Whether training needs the scores of all labels, too.
-        bucketing: Training batches of like length.
-        num_workers: Worker processes that assemble batches.
-        tokens_dir: Where the tokens of larger sets are kept; None: nowhere.
+        train_batches: Batches per device in one of Lightning's epochs; None: a pass over the data.
+        score_all_labels: Whether the training loss needs the scores of all labels.
+        bucketing: Group training examples of similar length.
+        num_workers: Worker processes that collate batches.
+
+    Attributes:
+        packed: Tokens of each set.
+        test_set: Name of the set that `test_dataloader` loads.
     """
 
     def __init__(
@@ -59,7 +65,6 @@ class LatePromptData(LightningDataModule):
         score_all_labels: bool,
         bucketing: bool = True,
         num_workers: int = 0,
-        tokens_dir: Path | None = None,
     ) -> None:
         super().__init__()
         self.splits = splits
@@ -71,106 +76,130 @@ class LatePromptData(LightningDataModule):
         self.score_all_labels = score_all_labels
         self.bucketing = bucketing
         self.num_workers = num_workers
-        self.hidden: dict[str, Tensor] = {}
         self.test_set = "test"
-        self.batches_given = 0
+        self._consumed_batches = 0
+        self._hidden: dict[str, Tensor] = {}
         self.packed: Mapping[str, PackedTokens] = {
-            name: tokenize(encoder, part.columns, tokens_dir) for name, part in splits.items()
+            name: tokenize(encoder, part.columns) for name, part in splits.items()
         }
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches of this rank."""
+        packed, train = self.packed["train"], self.splits.train
         rank, world_size = self._ranks()
-        labels = None if self.score_all_labels else torch.tensor(self.splits.train.labels)
-        packed = self.packed["train"]
-        lengths = packed.row_lengths(labels if packed.parts else None)
-        sampler = ShuffledBatches(
+        one_label_part = packed.num_label_parts > 0 and not self.score_all_labels
+        lengths = packed.row_lengths(torch.tensor(train.labels) if one_label_part else None)
+        sampler = TrainBatchSampler(
             len(packed),
             self.batch_size,
             self.seed,
-            lengths=lengths.tolist() if self.bucketing else None,
-            batches=self.train_batches,
-            start=self.batches_given,
+            lengths=lengths if self.bucketing else None,
+            num_batches=self.train_batches,
+            consumed_batches=self._consumed_batches,
             rank=rank,
             world_size=world_size,
         )
-        return self._loader("train", self.splits.train, sampler, self.score_all_labels)
+        return self._dataloader("train", train, sampler, score_all=self.score_all_labels)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Dev batches of this rank."""
-        return self._eval_loader("dev", self.splits.dev)
+        return self._eval_dataloader("dev")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank of the set that `test_set` names."""
-        return self._eval_loader(self.test_set, dict(self.splits.items())[self.test_set])
+        return self._eval_dataloader(self.test_set)
 
-    def use_hidden(self, hidden: Mapping[str, Tensor]) -> None:
-        """Take the hidden states of these sets from here instead of reading their text.
+    def set_hidden_states(self, hidden: Mapping[str, Tensor]) -> None:
+        """Put cached hidden states into the batches of these sets.
 
-        Args:
-            hidden: For each set, (tokens, D), in the order of `PackedTokens`. On a GPU they stay
-                there, and only where to find them is sent with a batch.
+        They are (n, D) each, in the order of `PackedTokens`. Those on a GPU stay there: a batch
+        carries their indices, and they are gathered after its transfer.
         """
-        self.hidden = dict(hidden)
+        self._hidden = dict(hidden)
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints: how far a resumed run is in the training order."""
+        """For checkpoints: the position in the training order."""
         assert self.trainer is not None
         total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        return {"batches_given": total.processed}
+        return {"consumed_batches": total.processed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From a checkpoint, before the loaders are made."""
-        self.batches_given = int(state_dict["batches_given"])
+        """From a checkpoint, before the data loaders are made."""
+        self._consumed_batches = int(state_dict["consumed_batches"])
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Fill in hidden states that are on the device already."""
-        if not isinstance(batch, Batch) or batch.places is None:
+        """Gather the hidden states that are on the device already."""
+        if not isinstance(batch, Batch) or batch.hidden_index is None:
             return batch
         assert self.trainer is not None
         assert self.trainer.state.stage is not None
         name = _SETS.get(self.trainer.state.stage, self.test_set)
-        return batch._replace(hidden=self.hidden[name][batch.places], places=None)
+        return batch._replace(hidden=self._hidden[name][batch.hidden_index], hidden_index=None)
 
-    def _eval_loader(self, name: str, part: Examples) -> DataLoader[Any]:
-        lengths = self.packed[name].row_lengths().tolist()
+    def _eval_dataloader(self, name: str) -> DataLoader[Any]:
+        lengths = self.packed[name].row_lengths()
         batches = eval_batches(lengths, self.eval_batch_size, *self._ranks())
-        return self._loader(name, part, batches, True)
+        return self._dataloader(name, dict(self.splits.items())[name], batches, score_all=True)
 
-    def _loader(self, name: str, part: Examples, batches: Any, score_all: bool) -> DataLoader[Any]:
-        hidden = self.hidden.get(name)
-        # What is on a GPU must not be touched by workers, and need not be sent.
-        elsewhere = hidden is not None and hidden.device.type != "cpu"
+    def _dataloader(
+        self, name: str, part: Examples, batches: Any, *, score_all: bool
+    ) -> DataLoader[Any]:
+        hidden = self._hidden.get(name)
+        # Workers must not touch hidden states on a GPU, which need no transfer either.
+        on_device = hidden is not None and hidden.device.type != "cpu"
         collator = Collator(
             self.packed[name],
             part.labels,
             part.row_ids,
             self.word_ids,
             score_all=score_all,
-            hidden=None if elsewhere else hidden,
-            places=elsewhere,
+            hidden=None if on_device else hidden,
+            with_hidden_index=on_device,
         )
         return DataLoader(
             range(len(part)),  # type: ignore[arg-type]  # a range indexes like a data set
             batch_sampler=batches,
             collate_fn=collator,
             num_workers=self.num_workers,
-            worker_init_fn=_stay_for_the_last_step,
-            # Its own: making an iterator would draw from the generator that dropout uses.
+            worker_init_fn=_ignore_preemption,
+            # Otherwise, creating an iterator would draw from the generator that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
             persistent_workers=self.num_workers > 0,
-            pin_memory=self._on_gpu(),
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
         )
-
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
-def _stay_for_the_last_step(_: int) -> None:
-    """The run needs its workers until its state is saved, then it ends them itself."""
+def build_datamodule(
+    config: Config, splits: Splits, encoder: Encoder, word_ids: Sequence[int]
+) -> TaskDataModule:
+    """Tokenize the sets of a run; warn about sets of which much is truncated."""
+    steps = config.trainer.max_steps
+    data = TaskDataModule(
+        splits,
+        encoder,
+        word_ids=word_ids,
+        batch_size=config.data.batch_size,
+        eval_batch_size=config.data.eval_batch_size,
+        seed=config.seed,
+        train_batches=steps * config.trainer.accumulate_grad_batches if steps else None,
+        score_all_labels=config.loss == "label_words",
+        bucketing=config.data.bucketing,
+        num_workers=config.data.num_workers,
+    )
+    for name, packed in data.packed.items():
+        share = packed.truncated / len(packed)
+        if share > _WARN_TRUNCATED:
+            text = "%.0f %% of the %s texts are truncated to %d tokens (data.max_length)."
+            logger.warning(text, 100 * share, name, config.data.max_length)
+    return data
+
+
+def _ignore_preemption(_: int) -> None:
+    """Keep a worker alive while the run saves its state; the run then ends its workers itself."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_STAY_SECONDS))
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_PREEMPTION_SECONDS))

@@ -1,112 +1,113 @@
-"""All tokens of a set in one row, so that batches are cut out of it without a loop."""
+"""All tokens of a set in one flat array, from which batches are gathered without a loop.
+
+Shapes: E examples, P label parts each (0 for masked models), n tokens in all, B rows, T tokens.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lpt.data.templates import Encoded
+from lpt.data.templates import Encoded, Encoder
+from lpt.models.inputs import Branches
+
+_BATCH_ROWS = 1000  # tokenized at once
 
 
 class Rows(NamedTuple):
-    """Sequences cut out of the packed tokens, padded on the right: (B, T) each.
+    """Sequences gathered from the packed tokens, padded on the right: (B, T) each.
 
     Attributes:
-        ids: Token ids.
-        mask: 1 for real tokens.
-        branch: 0 for context and padding, else the label part's number, from 1.
-        positions: Each token's position in its own sequence: the context, then one label part.
-        places: Where each token lies among the packed ones; 0 for padding.
+        input_ids: Token ids.
+        attention_mask: 1 for real tokens.
+        branches: Label parts of causal models.
+        hidden_index: Index of each token among the n packed ones; 0 for padding.
     """
 
-    ids: Tensor
-    mask: Tensor
-    branch: Tensor
-    positions: Tensor
-    places: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    branches: Branches | None
+    hidden_index: Tensor
 
 
 class PackedTokens:
     """The tokens of a set: of each example its context, then the label part of each label.
 
-    Hidden states of the set lie in the same order. Shapes: E examples, P label parts of each
-    (0 for masked models), n tokens in all.
+    The hidden states of a set are stored in the same order.
 
     Args:
-        encoded: Token ids of each example.
-        pad_id: Token that fills up short rows.
+        batches: Token ids of the examples, in batches.
+        pad_id: Padding token.
 
     Attributes:
         ids: (n,) token ids.
-        branch: (n,) 0 for a context, else the label part's number, from 1.
-        positions: (n,) position of each token in its own sequence.
-        starts: (E, 1+P) where each piece begins.
-        lengths: (E, 1+P) tokens of each piece.
-        mask_at: (E,) index of the mask in the context; empty for causal models.
-        truncated: Examples that had to be shortened.
+        branch_ids: (n,) 0 for a context, else the number of the label part, from 1.
+        position_ids: (n,) position of each token in its own sequence.
+        starts: (E, 1+P) index of the first token of each context and label part.
+        lengths: (E, 1+P) number of tokens of each.
+        mask_index: (E,) position of the mask in the context; empty for causal models.
+        truncated: Number of truncated examples.
     """
 
-    def __init__(self, encoded: Encoded, pad_id: int) -> None:
-        parts = encoded.endings or [[] for _ in encoded.context]
-        pieces = [
-            piece
-            for context, endings in zip(encoded.context, parts, strict=True)
-            for piece in (context, *endings)
-        ]
-        lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
-        flat = np.fromiter((token for piece in pieces for token in piece), np.int32, lengths.sum())
-        mask_at = np.array(encoded.mask_at, np.int64)
-        self._lay_out(flat, lengths.reshape(len(encoded), -1), mask_at, encoded.truncated, pad_id)
-
-    @classmethod
-    def of_arrays(
-        cls, ids: np.ndarray, lengths: np.ndarray, mask_at: np.ndarray, truncated: int, pad_id: int
-    ) -> PackedTokens:
-        """Of what is packed already: see the attributes."""
-        packed = cls.__new__(cls)
-        packed._lay_out(ids, lengths, mask_at, truncated, pad_id)
-        return packed
-
-    def _lay_out(
-        self, ids: np.ndarray, pieces: np.ndarray, mask_at: np.ndarray, truncated: int, pad_id: int
-    ) -> None:
+    def __init__(self, batches: Iterable[Encoded], pad_id: int) -> None:
+        ids: list[np.ndarray] = []
+        lengths: list[np.ndarray] = []
+        mask_index: list[np.ndarray] = []
         self.pad_id = pad_id
-        self.truncated = truncated
-        lengths, width = pieces.reshape(-1), pieces.shape[1]
-        numbers = np.tile(np.arange(width), len(pieces))
+        self.truncated = 0
+        for batch in batches:  # to arrays at once: lists of all tokens would take 10 times as much
+            label_parts = batch.label_parts or [[]] * len(batch)
+            pieces = [
+                piece
+                for context, parts in zip(batch.context, label_parts, strict=True)
+                for piece in (context, *parts)
+            ]
+            sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
+            ids.append(np.fromiter(chain.from_iterable(pieces), np.int32, sizes.sum()))
+            lengths.append(sizes.reshape(len(batch), -1))
+            mask_index.append(np.array(batch.mask_index, np.int64))
+            self.truncated += batch.truncated
+        self.ids = torch.from_numpy(np.concatenate(ids))
+        self.lengths = torch.from_numpy(np.concatenate(lengths))
+        self.mask_index = torch.from_numpy(np.concatenate(mask_index))
+        self._set_positions()
+
+    def _set_positions(self) -> None:
+        lengths, width = self.lengths.numpy().reshape(-1), self.lengths.shape[1]
+        numbers = np.tile(np.arange(width, dtype=np.int16), len(self))
         ends = np.cumsum(lengths)
-        contexts = np.repeat(lengths[::width], width) * (numbers > 0)
-        # One number a token, of millions: small types, and in place.
-        shift = (contexts - (ends - lengths)).astype(np.int32 if ends[-1] < 2**31 else np.int64)
-        positions = np.repeat(shift, lengths)
-        positions += np.arange(ends[-1], dtype=shift.dtype)
-        self.ids = torch.from_numpy(ids)
-        self.branch = torch.from_numpy(np.repeat(numbers.astype(np.int16), lengths))
-        self.positions = torch.from_numpy(positions.astype(np.int32, copy=False))
-        self.starts = torch.from_numpy((ends - lengths).reshape(-1, width))
-        self.lengths = torch.from_numpy(pieces)
-        self.mask_at = torch.from_numpy(mask_at)
+        starts = ends - lengths
+        # A label part continues its context, wherever its own tokens are stored.
+        offsets = np.repeat(lengths[::width], width) * (numbers > 0) - starts
+        # One number per token, of millions: in small types, and in place.
+        positions = np.repeat(offsets.astype(np.int32 if ends[-1] < 2**31 else np.int64), lengths)
+        positions += np.arange(ends[-1], dtype=positions.dtype)
+        self.starts = torch.from_numpy(starts.reshape(-1, width))
+        self.branch_ids = torch.from_numpy(np.repeat(numbers, lengths))
+        self.position_ids = torch.from_numpy(positions.astype(np.int32, copy=False))
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """Number of examples E."""
         return len(self.lengths)
 
     @property
-    def tokens(self) -> int:
+    def num_tokens(self) -> int:
         """Number of tokens n."""
         return len(self.ids)
 
     @property
-    def parts(self) -> int:
-        """Label parts of an example; 0 for masked models."""
+    def num_label_parts(self) -> int:
+        """Label parts P of an example; 0 for masked models."""
         return self.lengths.shape[1] - 1
 
     def row_lengths(self, labels: Tensor | None = None) -> Tensor:
-        """Tokens of every example with all label parts, or with that of its label: (E,)."""
+        """Length of every example with all label parts, or with that of its label: (E,)."""
         if labels is None:
             return self.lengths.sum(1)
         return self.lengths[:, 0] + self.lengths.gather(1, 1 + labels[:, None])[:, 0]
@@ -115,30 +116,28 @@ class PackedTokens:
         """Examples as rows, with all label parts side by side or with one each.
 
         Args:
-            examples: (B,) numbers of examples.
+            examples: (B,) indices of examples.
             labels: (B,) the label part of each; None: all of them.
         """
         starts, lengths = self.starts[examples], self.lengths[examples]
         if labels is None:
-            context, rest = lengths.sum(1, keepdim=True), None
-            total = context
+            row_lengths = lengths.sum(1, keepdim=True)
         else:
-            context, part = lengths[:, :1], 1 + labels[:, None]
-            total = context + lengths.gather(1, part)
-            rest = starts.gather(1, part) - context
-        at = torch.arange(int(total.max()))
-        places = starts[:, :1] + at
-        if rest is not None:
-            places = torch.where(at < context, places, rest + at)
-        mask = at < total
-        places = places.masked_fill(~mask, 0)
-        return Rows(
-            self.ids[places].long().masked_fill(~mask, self.pad_id),
-            mask.long(),
-            self.branch[places].long() * mask,
-            self.positions[places].long() * mask,
-            places,
-        )
+            context = lengths[:, :1]
+            part = 1 + labels[:, None]
+            row_lengths = context + lengths.gather(1, part)
+        column = torch.arange(int(row_lengths.max()))
+        index = starts[:, :1] + column
+        if labels is not None:  # behind the context, skip the label parts in front of this one
+            index = torch.where(column < context, index, starts.gather(1, part) - context + column)
+        real = column < row_lengths
+        index = index.masked_fill(~real, 0)
+        branches = None
+        if self.num_label_parts:
+            branch_ids = self.branch_ids[index].long() * real
+            branches = Branches(branch_ids, self.position_ids[index].long() * real)
+        input_ids = self.ids[index].long().masked_fill(~real, self.pad_id)
+        return Rows(input_ids, real.long(), branches, index)
 
     def digest(self) -> str:
         """SHA-256 of all token ids, in order."""
@@ -147,3 +146,13 @@ class PackedTokens:
             digest.update(f"{tuple(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
+
+
+def tokenize(encoder: Encoder, columns: Mapping[str, Sequence[str]]) -> PackedTokens:
+    """Render and tokenize a set batch by batch; columns that the template lacks are ignored."""
+    names = encoder.template.columns
+    batches = (
+        encoder.encode({name: columns[name][start : start + _BATCH_ROWS] for name in names})
+        for start in range(0, len(columns[names[0]]), _BATCH_ROWS)
+    )
+    return PackedTokens(batches, encoder.pad_id)

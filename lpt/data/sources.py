@@ -1,35 +1,46 @@
-"""Where rows come from: a folder of files, a data set that was saved to disk, or the hub.
+"""Sources of rows: a folder of files, a data set saved by `datasets`, or the Hugging Face Hub.
 
-All give the same rows in the same order, as a `Table` for each split.
+All of them give the same rows in the same order, as a `Table` per split.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lpt.data.tables import SUFFIXES, Table, read_shards, read_table, table_of
+from lpt.config.schema import Config
+from lpt.data.tables import (
+    SUFFIXES,
+    Table,
+    first_line,
+    read_shards,
+    read_table,
+    table_from_dataset,
+)
+from lpt.data.tasks import extra_eval_sets
 from lpt.errors import ConfigError, HubError, Problem, config_error
 from lpt.models.hub_access import hub_reachable, hub_state
 
+logger = logging.getLogger(__name__)
 _SPLIT_NAMES = {
     "train": ("train",),
     "dev": ("dev", "validation", "valid", "val"),
     "test": ("test",),
 }
-_SAVED = "dataset_dict.json"  # what `DatasetDict.save_to_disk` leaves
+_SAVED = "dataset_dict.json"  # written by `DatasetDict.save_to_disk`
 
 
 class Source(Protocol):
-    """Something that has splits: train, dev, test and the further sets of a task."""
+    """Provides the splits of a task: train, dev, test and its extra evaluation sets."""
 
     def has(self, split: str) -> bool:
-        """Whether it has that split."""
+        """Whether the split exists."""
 
     def read(self, split: str) -> Table:
-        """Its rows in order.
+        """The rows of a split, in order.
 
         Raises:
             ConfigError: The split is missing or malformed; every bad row is named.
@@ -37,21 +48,21 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderSource:
     """A folder with a file for each split.
 
     Attributes:
         path: The folder.
-        files: File of each split, relative to the folder; without a suffix, of any kind.
+        files: File of each split, relative to the folder; without a suffix, of any supported type.
         header: Column names of files without a header line; None: the first line names them.
-        splits: The hub's name of each split, under which a file may lie as well.
-        skip_short_rows: Leave out rows with too few columns instead of refusing them.
+        hub_splits: The hub's name of each split, which its file may have as well.
+        skip_short_rows: Skip rows with too few columns instead of refusing them.
     """
 
     path: Path
     files: Mapping[str, str | None]
     header: Sequence[str] | None = None
-    splits: Mapping[str, str] = field(default_factory=dict)
+    hub_splits: Mapping[str, str] = field(default_factory=dict)
     skip_short_rows: bool = False
 
     def has(self, split: str) -> bool:  # noqa: D102
@@ -63,9 +74,8 @@ class Folder:
             present = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
             raise config_error(
                 "data.path",
-                f"{self.path} has no {split} split",
-                f"{' or '.join(self._stems(split))}, a file of kind {', '.join(SUFFIXES)} "
-                f"(present: {', '.join(present) or 'nothing'})",
+                f"{self.path} has no {split} split (it has: {', '.join(present) or 'nothing'})",
+                f"{' or '.join(self._stems(split))}, a file of type {', '.join(SUFFIXES)}",
                 f"put the file there, or name it: task.files.{split}=FILE",
             )
         if len(found) > 1:
@@ -73,48 +83,47 @@ class Folder:
         return read_table(found[0], self.header, skip_short_rows=self.skip_short_rows)
 
     def _find(self, split: str) -> list[Path]:
-        """The file of a split, or its shards."""
-        names = self._names(split)
-        for name in names:
+        """The file of a split, or its shards; empty if there is none."""
+        stems = self._stems(split)
+        names = [stem for stem in stems if stem.endswith(SUFFIXES)]
+        for name in names or [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]:
             if (self.path / name).is_file():
                 return [self.path / name]
-        for stem in self._stems(split):  # as the hub names them
-            folder, name = (self.path / stem).parent, Path(stem).name
-            shards = sorted(folder.glob(f"{name}-[0-9]*-of-[0-9]*.parquet"))
+        for stem in stems:  # shards, named as on the hub
+            file = self.path / stem
+            shards = sorted(file.parent.glob(f"{file.name}-[0-9]*-of-[0-9]*.parquet"))
+            if shards and {int(path.stem.rpartition("-")[2]) for path in shards} != {len(shards)}:
+                given = f"{len(shards)} shards: {', '.join(path.name for path in shards)}"
+                expected = "all shards of one split, and no others"
+                raise config_error(str(file.parent), given, expected)
             if shards:
-                _check_shards(shards)
                 return shards
         return []
 
-    def _names(self, split: str) -> list[str]:
-        stems = self._stems(split)
-        given = [stem for stem in stems if stem.endswith(SUFFIXES)]
-        return given or [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]
-
     def _stems(self, split: str) -> list[str]:
-        """What the file may be called; if it is given with a suffix or a whole path, that alone."""
-        named = self.files.get(split)
-        if named is not None and (named.endswith(SUFFIXES) or Path(named).is_absolute()):
-            return [named]
-        stems = [named] if named is not None else []
-        if named is None or "/" not in named:  # elsewhere, a file of these names is another task's
+        """Possible names of a split's file; one with a suffix, or an absolute path, is exact."""
+        name = self.files.get(split)
+        if name is not None and (name.endswith(SUFFIXES) or Path(name).is_absolute()):
+            return [name]
+        stems = [name] if name is not None else []
+        if name is None or "/" not in name:  # in another folder, these names are another task's
             stems += _SPLIT_NAMES.get(split, ())
-        if split in self.splits:
-            stems.append(_beside(self.splits[split]))
+        if split in self.hub_splits:
+            stems.append(_relative_to_task(self.hub_splits[split]))
         return list(dict.fromkeys(stems))
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A folder that `datasets` wrote: `DatasetDict.save_to_disk`.
+class SavedSource:
+    """A folder written by `DatasetDict.save_to_disk`.
 
     Attributes:
         path: The folder.
-        splits: The hub's name of each split.
+        hub_splits: The hub's name of each split.
     """
 
     path: Path
-    splits: Mapping[str, str]
+    hub_splits: Mapping[str, str]
 
     def has(self, split: str) -> bool:  # noqa: D102
         return self._find(split) is not None
@@ -124,42 +133,35 @@ class Saved:
 
         name = self._find(split)
         if name is None:
-            present = sorted(p.name for p in self.path.iterdir() if p.is_dir())
-            raise config_error(
-                "data.path",
-                f"{self.path} has no {split} split (it has: {', '.join(present)})",
-                self.splits.get(split, split),
-            )
-        try:
-            data = load_from_disk(str(self.path / name))
-        except (OSError, ValueError, KeyError) as error:
-            raise config_error(
-                str(self.path / name), _first_line(error), "a saved data set"
-            ) from error
-        return table_of(data, str(self.path / name))
+            present = ", ".join(sorted(p.name for p in self.path.iterdir() if p.is_dir()))
+            given = f"{self.path} has no {split} split (it has: {present})"
+            raise config_error("data.path", given, self.hub_splits.get(split, split))
+        folder = str(self.path / name)
+        return table_from_dataset(load_from_disk(folder), folder)
 
     def _find(self, split: str) -> str | None:
-        names = [_beside(self.splits.get(split, split)), *_SPLIT_NAMES.get(split, ())]
-        return next((n for n in names if (self.path / n / "state.json").is_file()), None)
+        hub_name = _relative_to_task(self.hub_splits.get(split, split))
+        names = [hub_name, *_SPLIT_NAMES.get(split, ())]
+        return next((name for name in names if (self.path / name / "state.json").is_file()), None)
 
 
 @dataclass(frozen=True)
-class Hub:
-    """A data set on the Hugging Face hub, or in its local cache.
+class HubSource:
+    """A data set on the Hugging Face Hub, or in its local cache.
 
     Attributes:
         path: Hub id.
         config: Configuration name, or None.
-        splits: The hub's name of each split: `split`; `config/split` for another configuration;
+        hub_splits: The hub's name of each split: `split`; `config/split` for another configuration;
             `owner/name/config/split` for another data set.
     """
 
     path: str
     config: str | None
-    splits: Mapping[str, str]
+    hub_splits: Mapping[str, str]
 
     def has(self, split: str) -> bool:  # noqa: D102
-        return split in self.splits
+        return split in self.hub_splits
 
     def read(self, split: str) -> Table:  # noqa: D102
         hub_reachable()
@@ -167,66 +169,107 @@ class Hub:
         from datasets.exceptions import DatasetsError
 
         if not self.has(split):
-            raise config_error(
-                "task.hub_splits", f"no {split} split of {self.path}", str(dict(self.splits))
-            )
-        *where, split_name = self.splits[split].split("/")
-        path = "/".join(where[:2]) if len(where) == 3 else self.path
-        config = where[-1] if where else self.config
+            given = f"no {split} split of {self.path}"
+            raise config_error("task.hub_splits", given, str(dict(self.hub_splits)))
+        *parts, split_name = self.hub_splits[split].split("/")
+        path = "/".join(parts[:2]) if len(parts) == 3 else self.path
+        config = parts[-1] if parts else self.config
         name = f"{path}{f' ({config})' if config else ''} on the hub"
         try:
-            data = load_dataset(path, config, split=split_name)
+            return table_from_dataset(load_dataset(path, config, split=split_name), name)
         except (OSError, ValueError, RuntimeError, DatasetsError) as error:
             problem = Problem(
                 "data.path",
-                f"null, and {name} could not be had; {hub_state()} ({_first_line(error)})",
+                f"null, and {name} could not be loaded; {hub_state()} ({first_line(error)})",
                 "a folder with the task's official files, or a reachable hub",
-                "give data.path=FOLDER or data.root=FOLDER, or try the data that ships with lpt: "
+                "set data.path=FOLDER or data.root=FOLDER, or try the data that ships with lpt: "
                 "experiment=demo",
             )
             reached = hub_reachable() and not isinstance(error, ConnectionError)
             raise (ConfigError if reached else HubError)([problem]) from error
-        return table_of(data, name)
 
 
-def _check_shards(shards: Sequence[Path]) -> None:
-    totals = {int(path.stem.rpartition("-")[2]) for path in shards}
-    if totals != {len(shards)}:
+def _relative_to_task(hub_split: str) -> str:
+    """Path of a hub split relative to the task's folder, in a copy of the hub's files."""
+    *parts, split = hub_split.split("/")
+    return f"../{parts[-1]}/{split}" if parts else split
+
+
+def build_source(config: Config) -> Source:
+    """The source of the task's rows.
+
+    Raises:
+        ConfigError: data.root has no folder of the task, or several.
+    """
+    source = find_source(config)
+    if source is None:
+        root = Path(str(config.data.root))
+        present = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir()))
+        test = config.task.files.get("test") if config.task.fixed_test else None
         raise config_error(
-            str(shards[0].parent),
-            f"{len(shards)} shards: {', '.join(path.name for path in shards)}",
-            f"all {max(totals)} of one split",
-            "put the missing files there, or remove those of another version",
+            "data.root",
+            f"{root} has no folder {' or '.join(_folder_names(config))}"
+            f"{f' with {test}' if test else ''} (it has: {present or 'none'})",
+            "a folder that holds the tasks under their official names",
+            "data.path=FOLDER",
         )
+    return source
 
 
-def _beside(address: str) -> str:
-    """Where a split on the hub lies relative to the task's folder, in a copy of the hub's files."""
-    *where, split = address.split("/")
-    return f"../{where[-1]}/{split}" if where else split
+def find_source(config: Config) -> Source | None:
+    """As `build_source`, but None if data.root has no folder of the task.
 
+    Of several such folders, the one with the most of the task's sets is used.
 
-def open_folder(
-    path: Path,
-    files: Mapping[str, str | None],
-    splits: Mapping[str, str],
-    header: Sequence[str] | None,
-    skip_short_rows: bool,
-) -> Source:
-    """A folder as a source: files of any kind, or what `datasets` saved."""
-    if (path / _SAVED).is_file():
-        return Saved(path, splits)
-    return Folder(path, files, header, splits, skip_short_rows)
+    Raises:
+        ConfigError: Several folders have equally many.
+    """
+    task, data = config.task, config.data
+    if data.path is not None:
+        return _open_folder(config, Path(data.path))
+    if data.root is None and task.hub is not None:
+        return HubSource(task.hub, task.hub_config, _hub_splits(config))
+    if data.root is None:
+        assert task.default_path is not None
+        return _open_folder(config, Path(task.default_path))
+    folders = find_folders(Path(data.root), _folder_names(config))
+    sources = {path: _open_folder(config, path) for path in folders}
+    if task.fixed_test:
+        sources = {path: source for path, source in sources.items() if source.has("test")}
+    names = (*task.files, *extra_eval_sets(config))
+    counts = {path: sum(map(source.has, names)) for path, source in sources.items()}
+    best = [path for path, count in counts.items() if count == max(counts.values())]
+    if len(best) > 1:
+        given = f"{data.root} has {', '.join(map(str, best))} for {task.name}"
+        raise config_error("data.root", given, "one of them", f"data.path={best[0]}")
+    if len(sources) > 1:
+        logger.info("Found %s; using %s.", " and ".join(map(str, sources)), best[0])
+    return sources[best[0]] if best else None
 
 
 def find_folders(root: Path, names: Sequence[str]) -> list[Path]:
-    """The folders of a task in `data.root`, or else in its folders (GLUE, SuperGLUE)."""
-    for place in (root.glob, lambda name: root.glob(f"*/{name}")):
-        found = {path.resolve(): path for name in names for path in place(name) if path.is_dir()}
+    """The folders of a task in `data.root`, or else in its subfolders (GLUE, SuperGLUE)."""
+    for pattern in ("{}", "*/{}"):
+        paths = [path for name in names for path in root.glob(pattern.format(name))]
+        found = {path.resolve(): path for path in paths if path.is_dir()}
         if found:
             return sorted(found.values())
     return []
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _open_folder(config: Config, path: Path) -> Source:
+    if (path / _SAVED).is_file():
+        return SavedSource(path, _hub_splits(config))
+    task = config.task
+    files = task.files | {name: extra.file for name, extra in extra_eval_sets(config).items()}
+    return FolderSource(path, files, task.header, _hub_splits(config), task.skip_short_rows)
+
+
+def _hub_splits(config: Config) -> dict[str, str]:
+    extra = {name: e.hub for name, e in extra_eval_sets(config).items() if e.hub is not None}
+    return config.task.hub_splits | extra
+
+
+def _folder_names(config: Config) -> list[str]:
+    task = config.task
+    return list(dict.fromkeys(n for n in (task.folder or task.name, task.hub_config) if n))

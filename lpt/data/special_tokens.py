@@ -1,4 +1,4 @@
-"""Text is text: special tokens that stand in somebody's text are taken apart before tokenizing."""
+"""Escaping of special tokens that occur in texts, so that a text stays text."""
 
 from __future__ import annotations
 
@@ -8,55 +8,51 @@ from collections.abc import Iterable, Sequence
 from transformers import PreTrainedTokenizerBase
 
 
-class PlainText:
-    """Takes special tokens in text apart: a `</s>` in a review becomes `< /s>`.
+class SpecialTokenEscaper:
+    """Breaks up special tokens in texts: `</s>` in a review becomes `< /s>`.
 
     Attributes:
-        ids: All special tokens but the unknown one, which stands for any text.
+        ids: Ids of all special tokens except the unknown token, which stands for any text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         added = {i: t for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         self.ids = {*tokenizer.all_special_ids, *added} - {tokenizer.unk_token_id}
-        written = {*tokenizer.all_special_tokens, *(t.content for t in added.values())}
-        self._special = _any_of(written)
+        tokens = {*tokenizer.all_special_tokens, *(token.content for token in added.values())}
+        self._pattern = _any_of(tokens)
         self._normalizer = tokenizer.backend_tokenizer.normalizer if tokenizer.is_fast else None
-        # Some are looked for in normalized text, and then normalized themselves.
-        self._normalized = _any_of({*written, *map(self._normalize, written)})
+        # The tokenizer searches normalized text for some of them, after normalizing the token.
+        self._normalized_pattern = _any_of({*tokens, *map(self._normalize, tokens)})
 
     def find(self, text: str) -> str | None:
         """The first special token in a text."""
-        found = self._special.search(text)
+        found = self._pattern.search(text)
         return found[0] if found else None
 
     def count(self, ids: Sequence[int]) -> int:
-        """How many of these tokens are special."""
+        """The number of special tokens among these token ids."""
         return sum(map(self.ids.__contains__, ids))
 
-    def apart(self, text: str) -> str:
+    def escape(self, text: str) -> str:
         """The text without special tokens."""
-        return self._special.sub(_spaced, text)
+        return self._pattern.sub(_insert_space, text)
 
-    def normalized(self, text: str) -> str:
-        """The text without special tokens, even if the tokenizer's normalizer makes them.
+    def normalize_and_escape(self, text: str) -> str:
+        """The normalized text without special tokens.
 
-        It makes narrow letters of wide ones, say, and so a `</s>` of a wide `</s>`.
+        For texts in which the tokenizer's normalizer itself forms special tokens, e.g. by turning
+        full-width letters into ASCII.
         """
-        return self._normalized.sub(_spaced, self._normalize(text))
+        return self._normalized_pattern.sub(_insert_space, self._normalize(text))
 
     def _normalize(self, text: str) -> str:
         return text if self._normalizer is None else self._normalizer.normalize_str(text)
 
 
-def is_text(text: str) -> bool:
-    """Whether it can be written as UTF-8; half characters stand for other bytes."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    longest_first = sorted({*texts} - {""}, key=len, reverse=True)
+def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    longest_first = sorted({*tokens} - {""}, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
-def _spaced(match: re.Match[str]) -> str:
+def _insert_space(match: re.Match[str]) -> str:
     return f"{match[0][0]} {match[0][1:]}"

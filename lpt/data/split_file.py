@@ -1,30 +1,51 @@
-"""The file that says which rows a run trained on, selected by and was tested on: split.json."""
+"""split.json: which rows a run trained on, was selected by and was tested on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import operator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from lpt.data.splits import Splits
-from lpt.data.tasks import Examples, Task
 from lpt.data.templates import Template
-from lpt.errors import Problems, config_error
-from lpt.runs.json_records import ROWS, read_json
+from lpt.errors import Problems
+from lpt.files import JsonModel, read_json_model
+
+if TYPE_CHECKING:
+    from lpt.data.examples import Examples
+    from lpt.data.splits import Splits
+    from lpt.data.tasks import Task
 
 logger = logging.getLogger(__name__)
-SPLIT = "split.json"
+SPLIT_FILE = "split.json"
 _FORMAT = 1
-_ESSENTIAL = ("train", "dev", "test")
-_SHOWN = 3
+_MAX_BYTES = 1 << 30
+_MAIN_SETS = ("train", "dev", "test")
 
 
-def digest(examples: Examples, template: Template, labels: Sequence[str]) -> str:
-    """SHA-256 of the rendered examples, in order, with their labels where the answer stands."""
+class SetDescription(JsonModel):
+    """One set: where it comes from, its row ids, and the SHA-256 of its rendered examples."""
+
+    origin: str
+    sha256: str
+    rows: list[int]
+
+
+class SplitDescription(JsonModel):
+    """The content of split.json; `sha256` covers train, dev and test."""
+
+    format: Literal[1]
+    task: str
+    kind: Literal["masked", "causal"]
+    template: str
+    sha256: str
+    sets: dict[str, SetDescription]
+
+
+def examples_digest(examples: Examples, template: Template, labels: Sequence[str]) -> str:
+    """SHA-256 of the rendered examples, in order, with their labels in place of the answer."""
     sha = hashlib.sha256()
     for row, values in enumerate(zip(*examples.columns.values(), strict=True)):
         label = examples.labels[row]
@@ -34,93 +55,75 @@ def digest(examples: Examples, template: Template, labels: Sequence[str]) -> str
     return sha.hexdigest()
 
 
-def describe(splits: Splits, task: Task) -> dict[str, Any]:
-    """What split.json holds: row ids of each set and the SHA-256 of its rendered examples."""
+def describe_splits(splits: Splits, task: Task) -> dict[str, Any]:
+    """The content of split.json; see `SplitDescription`."""
     sets = {
         name: {
             "origin": splits.origin[name],
-            "sha256": digest(part, task.template, task.labels),
-            "rows": part.row_ids,
+            "sha256": examples_digest(examples, task.template, task.labels),
+            "rows": examples.row_ids,
         }
-        for name, part in splits.items()
+        for name, examples in splits.items()
     }
-    essence = [(name, sets[name]["sha256"], sets[name]["rows"]) for name in _ESSENTIAL]
+    main = [(name, sets[name]["sha256"], sets[name]["rows"]) for name in _MAIN_SETS]
     return {
         "format": _FORMAT,
         "task": task.name,
         "kind": task.template.kind,
         "template": task.template.text,
-        "sha256": hashlib.sha256(json.dumps(essence).encode()).hexdigest(),
+        "sha256": hashlib.sha256(json.dumps(main).encode()).hexdigest(),
         "sets": sets,
     }
 
 
-def read_description(file: Path) -> dict[str, Any]:
-    """A split.json.
+def read_split_file(file: Path) -> SplitDescription:
+    """Read a split.json, or that of a run's folder.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is not a split file.
     """
-    if file.is_dir():  # of a run
-        file /= SPLIT
-    try:
-        content = read_json(file, ROWS)
-        if content["format"] != _FORMAT:
-            raise ValueError(f"format {content['format']}")
-        if content["kind"] not in ("masked", "causal"):
-            raise ValueError(f"kind {content['kind']!r}")
-        Template.parse(content["template"], content["kind"])
-        _ = content["task"]
-        for part in content["sets"].values():
-            _ = part["sha256"], [operator.index(row) for row in part["rows"]]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        given = f"{file} is no split file ({type(error).__name__}: {error})"
-        hint = "runs leave one, and python -m lpt.data kshot writes them"
-        raise config_error("data.verify", given, f"a {SPLIT}, format {_FORMAT}", hint) from error
-    return dict(content)
+    if file.is_dir():
+        file /= SPLIT_FILE
+    return read_json_model(file, SplitDescription, max_bytes=_MAX_BYTES)
 
 
-def verify(splits: Splits, task: Task, file: Path) -> None:
-    """Check that the sets are those that the file describes; further sets may be missing in either.
+def verify_splits(splits: Splits, task: Task, file: Path) -> None:
+    """Check that the sets are those of a split file; either may lack extra evaluation sets.
 
-    The examples are rendered with the template of the file, so that runs of other models compare.
+    The examples are rendered with the template of the file, so that it also fits other models.
 
     Raises:
         ConfigError: A set has other rows or other texts; every such set is named.
     """
-    expected = read_description(file)
-    template = Template.parse(expected["template"], expected["kind"])
+    description = read_split_file(file)
+    template = Template.parse(description.template, description.kind)
     problems = Problems()
-    here = dict(splits.items())
-    for name in dict.fromkeys((*_ESSENTIAL, *(n for n in expected["sets"] if n in here))):
-        there = expected["sets"].get(name)
-        if there is None:
+    actual = dict(splits.items())
+    extra = [name for name in description.sets if name in actual]
+    for name in dict.fromkeys((*_MAIN_SETS, *extra)):
+        expected = description.sets.get(name)
+        if expected is None:
             problems.add("data.verify", f"{file} has no {name} set", "train, dev and test")
-        elif there["rows"] != here[name].row_ids:
+        elif expected.rows != actual[name].row_ids:
             problems.add(
                 "data.verify",
-                f"{name}: {_difference(there['rows'], here[name].row_ids)}",
-                f"the rows of {file} ({there.get('origin')!r})",
-                "take data.protocol, k, dev_k, sampling, seed, test and limit_* of that run",
+                f"{name}: {_difference(expected.rows, actual[name].row_ids)}",
+                f"the rows of {file} ({expected.origin!r})",
+                "use data.protocol, k, dev_k, sampling, seed, test and limit_* of that run",
             )
-        elif there["sha256"] != digest(here[name], template, task.labels):
+        elif expected.sha256 != examples_digest(actual[name], template, task.labels):
             problems.add(
                 "data.verify",
-                f"{name}: the same rows, but other texts or labels",
+                f"{name}: the same rows, but different texts or labels",
                 f"the examples of {file}",
-                "take the version of the data that it was written for",
+                "use the version of the data that it was written for",
             )
     problems.raise_if_any()
-    logger.info("The sets are those of %s.", file)
+    logger.info("The sets match %s.", file)
 
 
-def _difference(there: Sequence[int], here: Sequence[int]) -> str:
-    missing, more = sorted(set(there) - set(here)), sorted(set(here) - set(there))
-    if not missing and not more:
-        return "the rows in another order"
-    parts = [f"{len(here)} rows instead of {len(there)}"] if len(here) != len(there) else []
-    for what, rows in (("lacks", missing), ("has in their place", more)):
-        if rows:
-            dots = ", ..." if len(rows) > _SHOWN else ""
-            parts.append(f"{what} {', '.join(map(str, rows[:_SHOWN]))}{dots}")
-    return "; ".join(parts)
+def _difference(expected: Sequence[int], actual: Sequence[int]) -> str:
+    shared = len({*expected} & {*actual})
+    if shared == len(expected) == len(actual):
+        return "the expected rows in a different order"
+    return f"{len(actual)} rows, {shared} of them among the {len(expected)} expected"

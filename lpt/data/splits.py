@@ -1,21 +1,25 @@
-"""Which rows train, select and test, by protocol."""
+"""The sets of a run: which rows train, select and test under each protocol."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from lpt.data.fewshot import SAMPLERS, FewShotSplit, hold_out
-from lpt.data.sources import Source
-from lpt.data.tasks import Examples, Task
+from lpt.config.schema import Config
+from lpt.config.task_schema import DataConfig
+from lpt.data.examples import Examples, build_examples
+from lpt.data.fewshot import SAMPLERS, hold_out
+from lpt.data.sources import Source, build_source
+from lpt.data.split_file import verify_splits
+from lpt.data.tasks import Task, extra_eval_sets
 from lpt.errors import ConfigError, HubError, Problems, config_error
 
 logger = logging.getLogger(__name__)
-DEV_K = 1000
-_HELD_OUT = 5  # of train, at most one part in so many is held out as dev
 OFFICIAL = "official {} set"  # the origin of a set
+_DEFAULT_DEV_K = 1000
+_MAX_HELD_OUT_SHARE = 5  # by default, at most one fifth of train is held out as dev
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,11 @@ class Splits:
     Attributes:
         train: Training examples.
         dev: Examples that select the checkpoint.
-        test: Examples scored once at the end; their labels may be unknown.
+        test: Examples scored once at the end; they may be unlabelled.
         origin: Where each set comes from, in words.
-        extra: Further sets that are answered with the same checkpoint.
+        extra: Extra evaluation sets, predicted with the same checkpoint as test.
+        dev_k: Size of the dev set that was sampled from train, counted as `data.dev_k`; None: dev
+            is official.
     """
 
     train: Examples
@@ -35,45 +41,51 @@ class Splits:
     test: Examples
     origin: dict[str, str]
     extra: Mapping[str, Examples] = field(default_factory=dict)
+    dev_k: int | None = None
 
     def items(self) -> list[tuple[str, Examples]]:
         """(name, examples) of each set."""
         return [("train", self.train), ("dev", self.dev), ("test", self.test), *self.extra.items()]
 
     @property
-    def answered(self) -> list[str]:
-        """Names of the sets that are answered at the end, after dev."""
+    def test_sets(self) -> list[str]:
+        """Names of the sets that are predicted at the end, after dev."""
         return ["test", *self.extra]
+
+
+def read_splits(config: Config, task: Task) -> Splits:
+    """The configured sets, verified against `data.verify` if that is set.
+
+    Raises:
+        ConfigError: Something about the data is wrong.
+    """
+    extra = list(extra_eval_sets(config))
+    splits = make_splits(build_source(config), task, config.data, config.task.fixed_test, extra)
+    if config.data.verify is not None:
+        verify_splits(splits, task, Path(config.data.verify))
+    return splits
 
 
 def make_splits(
     source: Source,
     task: Task,
-    *,
-    protocol: str,
-    k: int | None,
-    dev_k: int | None,
-    sampling: str,
-    seed: int,
-    test: str = "official",
+    data: DataConfig,
     fixed_test: bool = False,
-    limits: tuple[int | None, int | None, int | None] = (None, None, None),
     extra: Sequence[str] = (),
 ) -> Splits:
-    """Read a task's rows and divide them.
+    """Read a task's rows and split them by `data.protocol`.
 
-    `full` takes the official sets; where there is no dev set, or where that is to be the test set
-    (`test="dev"`), dev_k rows of train become the dev set. `kshot` draws train and dev from the
-    official training set and tests on the official dev set, or on the test set where the task has
-    no dev set. With `fixed_test`, the official test set is tested in either case. What forms a
-    group stays together and counts as one. Of the further sets those are taken that the source
-    has; they are limited as test is.
+    `full` uses the official sets; without a dev set, or with `data.test=dev`, rows of train are
+    held out as dev. `kshot` samples train and dev from the official training set. Both test on the
+    official dev set then, or on the test set of a task without a dev set; with `fixed_test`, every
+    protocol tests on the official test set. Groups stay together and count as one. Of the `extra`
+    evaluation sets, those that the source lacks are left out.
 
     Raises:
-        ConfigError: A split is missing or malformed, or k does not fit the data; all at once.
+        ConfigError: A set is missing or malformed, or k does not fit the data; all at once.
     """
     has_dev = source.has("dev")
-    official = protocol == "full" and has_dev and (test == "official" or fixed_test)
+    official = data.protocol == "full" and has_dev and (data.test == "official" or fixed_test)
     test_set = "dev" if has_dev and not official and not fixed_test else "test"
     names = ["train", "dev", "test"] if official else ["train", test_set]
     problems = Problems()
@@ -83,105 +95,104 @@ def make_splits(
             "data.test",
             "official, and there is no test file",
             "official, dev",
-            "data.test=dev tests on the dev set and holds dev_k rows of train out to select; "
-            "data=kshot tests on it, too",
+            "data.test=dev tests on the dev set and holds out dev_k rows of train for selection; "
+            "data=kshot also tests on the dev set",
         )
-    read = _read(source, task, names, extra, problems)
-    train = read["train"]
-    if official:
-        parts = (train, read["dev"], read["test"])
-        origin = {name: OFFICIAL.format(name) for name in names}
-    else:
-        if protocol == "kshot":
-            drawn, origin = _draw(task, train, k, dev_k, sampling, seed)
-        else:
-            dev_k = min(DEV_K, len(train.units()) // _HELD_OUT) if dev_k is None else dev_k
-            drawn = hold_out(strata(task, train), dev_k, seed)
-            origin = {
-                "train": f"{OFFICIAL.format('train')} without what is held out",
-                "dev": f"held out of train (dev_k={dev_k}, seed {seed})",
-            }
-        origin["test"] = OFFICIAL.format(test_set)
-        units = train.units()
-        rows = [[row for unit in part for row in units[unit]] for part in drawn]
-        parts = (train.take(rows[0]), train.take(rows[1]), read[test_set])
-    whole = dict(zip(("train", "dev", "test"), parts, strict=True))
-    whole |= {name: read[name] for name in extra if name in read}
-    origin |= {name: OFFICIAL.format(name) for name in whole if name not in origin}
-    limit_of = dict(zip(whole, limits, strict=False))
-    limited = {n: part.limited(limit_of.get(n, limits[2]), seed) for n, part in whole.items()}
-    for name, part in limited.items():
-        if len(part) < len(whole[name]):
-            origin[name] += f", {len(part)} of {len(whole[name])} drawn with seed {seed}"
-    first = [limited.pop(name) for name in ("train", "dev", "test")]
-    return Splits(first[0], first[1], first[2], origin, limited)
-
-
-def _read(
-    source: Source, task: Task, names: Sequence[str], extra: Sequence[str], problems: Problems
-) -> dict[str, Examples]:
-    """The named sets, and those of the further ones that there are; raises with all problems."""
-    read: dict[str, Examples] = {}
-    for name in (*names, *extra):
-        if name in extra and not source.has(name):
-            continue
-        try:
-            read[name] = task.examples(source.read(name), need_labels=name in ("train", "dev"))
-        except HubError as error:
-            if name not in extra:
-                problems.take(error)
-            else:
-                given = error.problems[0].given
-                logger.warning("The further set %s is left out: %s", name, given)
-        except ConfigError as error:
-            problems.take(error)
-    problems.raise_if_any()
-    return read
-
-
-def _draw(
-    task: Task, train: Examples, k: int | None, dev_k: int | None, sampling: str, seed: int
-) -> tuple[FewShotSplit, dict[str, str]]:
-    """Units of a k-shot train and dev set, and where they come from."""
-    assert k is not None
+    sets = _read_sets(source, task, names, extra, problems)
+    origin = {name: OFFICIAL.format(name) for name in sets} | {"test": OFFICIAL.format(test_set)}
+    dev_k = None if official else _dev_k(data, len(sets["train"].groups()))
     if dev_k is None:
-        dev_k = k if sampling == "per_class" else DEV_K
-    classes = strata(task, train)
-    drawn = SAMPLERS[sampling](classes, k, dev_k, seed)
-    if not drawn.dev:
-        raise config_error(
-            "data.k",
-            f"{k} ({sampling}) takes all {len(classes)} examples of train",
-            "fewer: dev is drawn from the rest",
-        )
-    if sampling == "per_class":
-        got = Counter(classes[unit] for unit in drawn.dev)
-        short = [
-            f"{got[c]} {task.labels[c] if isinstance(c, int) and task.task_type == 'label' else c}"
-            for c in dict.fromkeys(classes)
-            if got[c] < dev_k
-        ]
-        if short:
-            text = "The dev set of %s has only %s instead of %d: train has no more."
-            logger.warning(text, task.name, ", ".join(short), dev_k)
-    return drawn, {
-        "train": f"drawn from train ({sampling}, k={k}, seed {seed})",
-        "dev": f"drawn from the rest of train ({sampling}, dev_k={dev_k}, seed {seed})",
-    }
+        train, dev = sets["train"], sets["dev"]
+    else:
+        train, dev = _sample(task, sets["train"], data, dev_k, origin)
+    extra_sets = {name: sets[name] for name in extra if name in sets}
+    return _subsample(Splits(train, dev, sets[test_set], origin, extra_sets, dev_k), data)
+
+
+def _dev_k(data: DataConfig, train_groups: int) -> int:
+    """`data.dev_k` with its default filled in."""
+    if data.dev_k is not None:
+        return data.dev_k
+    if data.protocol == "kshot":
+        return data.k if data.sampling == "per_class" and data.k is not None else _DEFAULT_DEV_K
+    return min(_DEFAULT_DEV_K, train_groups // _MAX_HELD_OUT_SHARE)
+
+
+def _sample(
+    task: Task, train: Examples, data: DataConfig, dev_k: int, origin: dict[str, str]
+) -> tuple[Examples, Examples]:
+    """Few-shot training and dev sets, or train without a stratified part of it, and that part."""
+    classes, seed = strata(task, train), f"seed {data.seed}"
+    if data.protocol == "kshot":
+        assert data.k is not None
+        sample = SAMPLERS[data.sampling](classes, data.k, dev_k, data.seed)
+        if not sample.dev:
+            raise config_error(
+                "data.k",
+                f"{data.k} ({data.sampling}) uses all {len(classes)} examples of train",
+                "fewer: dev is sampled from the rest",
+            )
+        wanted = dev_k * len({*classes})
+        if data.sampling == "per_class" and len(sample.dev) < wanted:
+            message = "The dev set of %s has only %d of %d examples: some classes have no more."
+            logger.warning(message, task.name, len(sample.dev), wanted)
+        origin["train"] = f"sampled from train ({data.sampling}, k={data.k}, {seed})"
+        origin["dev"] = f"sampled from the rest of train ({data.sampling}, dev_k={dev_k}, {seed})"
+    else:
+        sample = hold_out(classes, dev_k, data.seed)
+        origin["train"] += " without held-out rows"
+        origin["dev"] = f"held out of train (dev_k={dev_k}, {seed})"
+    groups = train.groups()
+    rows = [[row for number in part for row in groups[number]] for part in sample]
+    return train.select(rows[0]), train.select(rows[1])
+
+
+def _subsample(splits: Splits, data: DataConfig) -> Splits:
+    """Apply data.limit_*; extra sets are limited as test is."""
+    limits = {"train": data.limit_train, "dev": data.limit_dev}
+    sets, origin = {}, dict(splits.origin)
+    for name, examples in splits.items():
+        sets[name] = examples.subsample(limits.get(name, data.limit_test), data.seed)
+        if (count := len(sets[name])) < len(examples):
+            origin[name] += f", {count} of {len(examples)} sampled with seed {data.seed}"
+    train, dev, test = (sets.pop(name) for name in ("train", "dev", "test"))
+    return Splits(train, dev, test, origin, sets, splits.dev_k)
 
 
 def strata(task: Task, examples: Examples) -> list[Hashable]:
-    """The class of each unit that a draw keeps in proportion.
+    """The class of each group, by which sampling is stratified.
 
-    The label; for a number, the half of its range (as LM-BFF draws STS-B); for choices of one
-    size, the place of the right candidate. Other groups are all alike.
+    It is the label; for regression, the half of the range (as LM-BFF samples STS-B); for multiple
+    choice between equally many candidates, the position of the right one. Other groups are all of
+    one class.
     """
-    units, labels = examples.units(), examples.labels
+    groups, labels = examples.groups(), examples.labels
     if task.value_range is not None:
         middle = sum(task.value_range) / 2
-        return [labels[unit[0]] >= middle for unit in units]
-    if task.task_type == "multiple_choice" and len({len(unit) for unit in units}) == 1:
-        return [tuple(labels[row] for row in unit) for unit in units]
-    if any(len(unit) > 1 for unit in units):
-        return [0] * len(units)
-    return [labels[unit[0]] for unit in units]
+        return [labels[group[0]] >= middle for group in groups]
+    if task.task_type == "multiple_choice" and len({len(group) for group in groups}) == 1:
+        return [tuple(labels[i] for i in group) for group in groups]
+    if any(len(group) > 1 for group in groups):
+        return [0] * len(groups)
+    return [labels[group[0]] for group in groups]
+
+
+def _read_sets(
+    source: Source, task: Task, names: Sequence[str], extra: Sequence[str], problems: Problems
+) -> dict[str, Examples]:
+    """The named sets and the available extra sets; raises all problems together."""
+    sets: dict[str, Examples] = {}
+    for name in (*names, *(name for name in extra if source.has(name))):
+        try:
+            need_labels = name in ("train", "dev")
+            sets[name] = build_examples(task, source.read(name), need_labels=need_labels)
+        except HubError as error:
+            if name not in extra:
+                problems.extend(error)
+            else:
+                reason = error.problems[0].given
+                logger.warning("Skipping the extra evaluation set %s: %s", name, reason)
+        except ConfigError as error:
+            problems.extend(error)
+    problems.raise_if_any()
+    return sets

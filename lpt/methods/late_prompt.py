@@ -1,76 +1,40 @@
-"""The model of the paper: a frozen split language model and the one part that is trained.
+"""Late prompt tuning: a frozen split language model and the prompt generator that is trained.
 
-    input_ids ── below ──┬─────────────┐
-                    h (B,T,D)    concat (B,m+T,D) ── above ── scored positions ── head ── (U,V)
+    input_ids ── lower ──┬─────────────┐
+                    h (B,T,D)    concat (B,m+T,D) ── upper ── logit positions ── head ── (U,V)
                          └─ generator ─┘ prompt (B,m,D)
 
-Shapes: B rows, T tokens, m prompt vectors, D hidden size, U scored positions, N targets, V
-vocabulary, E examples.
+Shapes: B rows, T tokens, m prompt vectors, D hidden size, U logit positions, V vocabulary.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from lpt.models.generators import PromptGenerator
-from lpt.models.split import Branches, SplitModel
+from lpt.config.schema import Config
+from lpt.errors import config_error
+from lpt.models.families import get_family
+from lpt.models.generators import PromptGenerator, build_generator
+from lpt.models.inputs import Batch
+from lpt.models.split import SplitModel
 
-IGNORED = -100
-
-
-class Batch(NamedTuple):
-    """Rows of text and the positions in them that are scored.
-
-    A masked example is a row with one scored position, the mask. A causal example is a row with the
-    context and, side by side, the label part of each label that is to be scored; the tokens of the
-    label parts are scored. Indices refer to the unprompted text; the model shifts them by m.
-
-    Attributes:
-        input_ids: (B, T) token ids, padded on the right.
-        attention_mask: (B, T), 1 for real tokens.
-        summary_index: (B,) token that a naive generator reads.
-        pool_length: (B,) leading tokens that a pooling generator reads.
-        rows: (U,) row of each scored position; no two positions are the same.
-        positions: (U,) token whose output is scored.
-        scored: (N,) the scored position that predicts each target. The first tokens of all label
-            parts are predicted by the same one, the last of the context.
-        targets: (N,) the token to be predicted; -100 where the label is unknown.
-        sequences: (N,) the scored sequence it belongs to: numbered through the batch, a masked
-            example or one label part of a causal one each.
-        labels: (E,) label index of each example, or its number; -1 unknown.
-        row_ids: (E,) row id of each example in its source.
-        branches: Where rows hold several label parts.
-        hidden: (B, T, D) hidden states in front of the prompt layer, where they are known already.
-        places: (B, T) where to find them, as long as `hidden` is not filled in.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    summary_index: Tensor
-    pool_length: Tensor
-    rows: Tensor
-    positions: Tensor
-    scored: Tensor
-    targets: Tensor
-    sequences: Tensor
-    labels: Tensor
-    row_ids: Tensor
-    branches: Branches | None = None
-    hidden: Tensor | None = None
-    places: Tensor | None = None
+_LABEL_WORDS_COPY = "split.words_head."
 
 
 class LatePrompt(nn.Module):
-    """A frozen split model with a prompt that enters at `split.layer`.
+    """A frozen split model with a prompt that is inserted at `split.layer`.
 
     Args:
         split: The frozen language model.
-        generator: Makes the prompt; its parameters are the only ones that train.
-        prompt_dropout: Rate on the finished prompt, in training.
-        frozen_dropout: Which frozen layers drop out in training: `above`, `all` or `none`.
+        generator: Computes the prompt; its parameters are the only trainable ones.
+        prompt_dropout: Dropout rate on the finished prompt.
+        frozen_dropout: Which frozen layers apply dropout in training: `above` the prompt, `all` or
+            `none`.
     """
 
     def __init__(
@@ -89,25 +53,34 @@ class LatePrompt(nn.Module):
         self.frozen_dropout = frozen_dropout
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for the prompt and for those frozen layers that are to drop out."""
+        """Training mode for the prompt and for the frozen layers that apply dropout."""
         super().train(mode)
         for head in (self.split.head, self.split.words_head):
             if head is not None:
-                head.eval()  # first: it may share the embeddings with `below`
-        if self.split.below is not None:
-            self.split.below.train(mode and self.frozen_dropout == "all")
-        self.split.above.train(mode and self.frozen_dropout != "none")
+                head.eval()  # first, because it may share the embeddings with `lower`
+        if self.split.lower is not None:
+            self.split.lower.train(mode and self.frozen_dropout == "all")
+        self.split.upper.train(mode and self.frozen_dropout != "none")
         return self
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What trains, by name; said here once for counting, saving and testing."""
+        """Trainable parameters by name: what is optimized, counted and saved."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def count_parameters(self) -> dict[str, int]:
-        """Number of trainable and of all parameters, shared ones counted once."""
+        """Number of trainable and of all parameters.
+
+        Shared parameters count once, and the copied rows of the label words do not count: the total
+        is that of the transformers model and the generator.
+        """
+        counted = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if not name.startswith(_LABEL_WORDS_COPY)
+        }
         return {
             "trainable": sum(p.numel() for p in self.trainable().values()),
-            "total": sum(p.numel() for p in self.parameters()),
+            "total": sum(p.numel() for p in counted.values()),
         }
 
     def make_prompt(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -115,87 +88,74 @@ class LatePrompt(nn.Module):
         return self.prompt_dropout(self.generator(hidden, batch.summary_index, batch.pool_length))
 
     def forward(self, batch: Batch, *, prompted: bool = True, words_only: bool = False) -> Tensor:
-        """Logits at the scored positions in float32: (U, V), or (U, labels) with `words_only`.
+        """Logits at the logit positions in float32: (U, V), or (U, labels) with `words_only`.
 
         `prompted=False` gives the unprompted language model (the zero-shot baseline).
         """
         hidden = batch.hidden
         if hidden is None:
-            hidden = self.split.read(batch.input_ids, batch.attention_mask, batch.branches)
+            hidden = self.split.forward_lower(batch.input_ids, batch.attention_mask, batch.branches)
         prompt = self.make_prompt(hidden, batch) if prompted else None
-        # The head is the widest product of all: it sees the scored positions only.
-        final = self.split.answer(
-            hidden, batch.attention_mask, prompt, batch.branches, (batch.rows, batch.positions)
+        # The head is the widest matrix product of all: it runs at the logit positions only.
+        final = self.split.forward_upper(
+            hidden,
+            batch.attention_mask,
+            prompt,
+            batch.branches,
+            (batch.logit_rows, batch.logit_positions),
         )
         return self.split.logits(final, words_only=words_only).float()
 
 
-def sequence_losses(logits: Tensor, batch: Batch, count: int) -> Tensor:
-    """Mean cross-entropy over the vocabulary of each of `count` scored sequences.
+def build_late_prompt(
+    config: Config, model: PreTrainedModel, word_ids: Sequence[int]
+) -> LatePrompt:
+    """Split a loaded backbone and put a new generator in.
 
     Args:
-        logits: (U, V).
-        batch: The scored positions and their targets.
-        count: Number of scored sequences S.
+        config: Resolved configuration: model, prompt and trainer settings.
+        model: The backbone with its language-model head.
+        word_ids: Token of each label word.
 
-    Returns:
-        (S,)
+    Raises:
+        ConfigError: `prompt.init` does not fit the backbone.
     """
-    # Not one row of logits for each target: several targets may share one.
-    log_likelihoods = logits.log_softmax(-1)[batch.scored, batch.targets.clamp(min=0)]
-    losses = -log_likelihoods.masked_fill(batch.targets == IGNORED, 0.0)
-    total = losses.new_zeros(count).index_add(0, batch.sequences, losses)
-    tokens = losses.new_zeros(count).index_add(0, batch.sequences, torch.ones_like(losses))
-    return total / tokens
+    prompt = config.prompt
+    assert prompt.layer is not None
+    assert prompt.dropout is not None
+    masked = get_family(model.config.model_type).kind == "masked"
+    split = SplitModel(
+        model,
+        prompt.layer,
+        word_ids=word_ids if masked else None,
+        gradient_checkpointing=config.trainer.gradient_checkpointing,
+    )
+    if config.trainer.compile:
+        split.upper.compile(dynamic=True)
+    generator = build_generator(
+        prompt.kind,
+        hidden_size=split.hidden_size,
+        length=prompt.length,
+        bottleneck=prompt.bottleneck,
+        init=sample_embeddings(split, prompt.length) if prompt.init == "vocab" else None,
+    )
+    return LatePrompt(
+        split, generator, prompt_dropout=prompt.dropout, frozen_dropout=config.model.dropout
+    )
 
 
-class LabelScorer:
-    """Turns logits into one score a label, the higher the better.
+def sample_embeddings(split: SplitModel, length: int) -> Tensor:
+    """Initial values of a static prompt: word embeddings of random tokens, (m, D).
 
-    Masked models: the logit of the label's word at the mask. Causal models: minus the mean token
-    loss of the label part (as the reference release).
-
-    Args:
-        kind: `masked` or `causal`.
-        word_ids: Token of each label's word.
-        scale: The range of a number, whose ends the two words stand for; None for labels.
+    Raises:
+        ConfigError: Embeddings and hidden states have different widths.
     """
-
-    def __init__(
-        self, kind: str, word_ids: list[int], scale: tuple[float, float] | None = None
-    ) -> None:
-        self.kind = kind
-        self.word_ids = word_ids
-        self.value_range = scale
-
-    @property
-    def words_only(self) -> bool:
-        """Whether scores need the logits of the label words alone."""
-        return self.kind == "masked"
-
-    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Logits of a batch with every label scored -> (E, labels).
-
-        They are (U, labels) where `words_only`, else (U, V).
-        """
-        if self.words_only:
-            return logits
-        shape = len(batch.labels), len(self.word_ids)
-        return -sequence_losses(logits, batch, shape[0] * shape[1]).view(shape)
-
-    def loss(self, logits: Tensor, batch: Batch, over: str) -> Tensor:
-        """Training loss, a scalar: cross-entropy over the `vocabulary` or over `label_words`.
-
-        For a causal model, `vocabulary` expects only the right label's part, `label_words` all. The
-        logits are those of the whole vocabulary, unless the scores alone count and need no more.
-        The target of a number is its place in the range, as the share of the second word (LM-BFF,
-        Gao et al. 2021, section 4.2).
-        """
-        if over == "label_words":
-            target = batch.labels
-            if self.value_range is not None:
-                low, high = self.value_range
-                share = (batch.labels - low) / (high - low)
-                target = torch.stack([1 - share, share], dim=1)
-            return nn.functional.cross_entropy(self(logits, batch), target)
-        return sequence_losses(logits, batch, len(batch.labels)).mean()
+    embeddings = split.embed(torch.randint(split.config.vocab_size, (length,)))
+    if embeddings.shape[-1] != split.hidden_size:
+        raise config_error(
+            "prompt.init",
+            f"vocab, with embeddings of width {embeddings.shape[-1]} for hidden states of width "
+            f"{split.hidden_size}",
+            "normal",
+        )
+    return embeddings.detach()

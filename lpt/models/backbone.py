@@ -1,4 +1,4 @@
-"""Finding and loading a frozen backbone: local folder, hub id, or folder of a Python package."""
+"""Loading a frozen backbone from a local folder, the Hugging Face Hub or a Python package."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from lpt.errors import ConfigError, HubError, Problem, config_error
 from lpt.models.families import Family, get_family
-from lpt.models.gguf import converted
+from lpt.models.gguf import convert_gguf
 from lpt.models.hub_access import hub_reachable, hub_state
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 _WITHOUT_HUB = (
-    "give a local folder: model=local model.path=FOLDER; or use the model of a Python package: "
+    "use a local folder: model=local model.path=FOLDER; or a model in a Python package: "
     "model=smollm2-135m-gguf (make model), as experiment=demo does"
 )
 
-# Config entries that say nothing of what the model computes.
-_NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
+# Config entries that do not affect what the model computes.
+_IGNORED_CONFIG = (
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "architectures",
+    "use_cache",
+)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """What is known of a backbone before its weights are loaded.
+    """A backbone without its weights: config and tokenizer.
 
     Attributes:
         name: Short name.
-        source: Local folder or hub id that transformers loads from.
-        revision: Branch, tag or commit on the hub.
-        config: The model's config, as its language-model head needs it.
+        source: Local folder or Hub id that transformers loads from.
+        revision: Branch, tag or commit on the Hub.
+        config: The model's config, adapted so that its language-model head loads.
         tokenizer: The model's tokenizer.
-        family: What the split needs to know.
+        family: Where the model keeps its parts.
     """
 
     name: str
@@ -57,24 +58,24 @@ class Backbone:
 
     @property
     def layers(self) -> int:
-        """Depth L."""
+        """L, the number of layers."""
         return int(self.config.num_hidden_layers)
 
     @property
     def hidden_dropout(self) -> float:
-        """Dropout rate of the hidden states in the model's own training."""
+        """Dropout rate of the hidden states that the model was pretrained with."""
         return float(getattr(self.config, self.family.dropout, 0.0)) if self.family.dropout else 0.0
 
     @property
     def max_length(self) -> int | None:
-        """Tokens that the position table holds; None for relative positions."""
+        """Maximum number of tokens for absolute positions; None for relative ones."""
         if self.family.position_limit is None:
             return None
         return int(getattr(self.config, self.family.position_limit)) - self.family.position_offset
 
 
 def checkpoint_source(model: Any) -> dict[str, Any]:
-    """Arguments of `find_backbone` from a model's configuration or an adapter's description."""
+    """Arguments of `find_backbone` from a model configuration or an adapter description."""
     return {
         "name": model.name,
         "path": model.path,
@@ -87,10 +88,17 @@ def checkpoint_source(model: Any) -> dict[str, Any]:
 def find_backbone(
     *, name: str, path: str | None, revision: str | None, package: str | None, gguf_file: str | None
 ) -> Backbone:
-    """Config and tokenizer of a backbone; no weights yet.
+    """Load config and tokenizer of a backbone, but not the weights.
+
+    Args:
+        name: Short name.
+        path: Local folder or Hub id; None with `package`.
+        revision: Branch, tag or commit on the Hub.
+        package: Python package whose folder holds the model.
+        gguf_file: GGUF file in the folder, which is converted once.
 
     Raises:
-        ConfigError: It cannot be found, or its family is not supported.
+        ConfigError: The backbone cannot be found, or its family is not supported.
     """
     folder = _package_folder(package) if package is not None else None
     source = str(folder) if folder is not None else path or ""
@@ -98,7 +106,7 @@ def find_backbone(
     if not local:
         hub_reachable()
     if gguf_file is not None:
-        source = _converted(source, gguf_file)
+        source = _converted_source(source, gguf_file)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
         family = get_family(config.model_type)
@@ -124,6 +132,8 @@ def load_model(
     Raises:
         ConfigError: The checkpoint cannot be read, or has no language-model head.
     """
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM  # takes seconds
+
     auto = AutoModelForMaskedLM if backbone.family.kind == "masked" else AutoModelForCausalLM
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
@@ -146,7 +156,12 @@ def load_model(
 
 
 def refuse_random_weights(source: str, model: PreTrainedModel, missing: set[str]) -> None:
-    """Refuse a model part of which was not in the checkpoint and so was left random.
+    """Raise an error if part of the model is missing in the checkpoint and so is random.
+
+    Args:
+        source: Where the checkpoint is, for the message.
+        model: The loaded model.
+        missing: Keys that transformers reports as missing.
 
     Raises:
         ConfigError: A parameter is missing; for the head, the message says what that means.
@@ -155,20 +170,37 @@ def refuse_random_weights(source: str, model: PreTrainedModel, missing: set[str]
     random = sorted(name for name in missing if name in parameters)
     if not random:
         return
-    head = [n for n in random if not n.startswith(f"{model.base_model_prefix}.")]
-    what = "language-model head" if head else "part of the model"
+    in_base = [name.startswith(f"{model.base_model_prefix}.") for name in random]
+    part = "part of the model" if all(in_base) else "language-model head"
     shown = ", ".join(random[:3]) + (", ..." if len(random) > 3 else "")
     raise config_error(
         "model.path",
-        f"{source} was saved without its {what} ({shown} would be random)",
+        f"{source} was saved without its {part} ({shown} would be random)",
         "a checkpoint of the pretrained (masked-)language model, head included",
-        "take the original pretrained checkpoint, not one of a fine-tuned encoder",
+        "use the original pretrained checkpoint instead of one of a fine-tuned encoder",
     )
 
 
+def hub_commit(config: PretrainedConfig) -> str | None:
+    """Commit on the Hub of a model; None for a local folder.
+
+    transformers keeps it in a private attribute of the config and has no public getter.
+    """
+    commit: str | None = getattr(config, "_commit_hash", None)
+    return commit
+
+
+def attention_implementation(config: PretrainedConfig) -> str:
+    """Attention implementation that a loaded model uses: sdpa, eager or flash_attention_2.
+
+    transformers has a public setter (`set_attn_implementation`), but no public getter.
+    """
+    return str(config._attn_implementation)
+
+
 def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over config and weights, names and types included, shortened to 16 hex digits."""
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _NOT_THE_FUNCTION}
+    """First 16 hex digits of the SHA-256 of config and weights, with names, types and shapes."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in _IGNORED_CONFIG}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -178,12 +210,11 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def _package_folder(package: str) -> Path:
-    # To find a package within another one, Python would run the outer one.
+    # Top-level names only: to find `a.b`, find_spec would import `a`.
     try:
-        # `__main__` is whatever was started, with `python -m` a package.
-        named = package.isidentifier() and package != "__main__"
-        spec = importlib.util.find_spec(package) if named else None
-    except ValueError:  # of the running program, which is none
+        valid = package.isidentifier() and package != "__main__"
+        spec = importlib.util.find_spec(package) if valid else None
+    except ValueError:  # a module without a spec, as a program in the Python shell has
         spec = None
     if spec is None or spec.origin is None or not spec.has_location:
         raise config_error(
@@ -195,13 +226,13 @@ def _package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def _converted(folder: str, gguf_file: str) -> str:
+def _converted_source(folder: str, gguf_file: str) -> str:
     file = Path(folder) / gguf_file
     outside = Path(gguf_file).is_absolute() or ".." in Path(gguf_file).parts
     if outside or not file.is_file():
         raise config_error("model.gguf_file", gguf_file, f"a file in {folder}")
     try:
-        return str(converted(file))
+        return str(convert_gguf(file))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise config_error(
             "model.gguf_file", f"{file}: {_first_line(error)}", "a GGUF model"
@@ -218,5 +249,5 @@ def _not_found(source: str, local: bool, error: Exception) -> ConfigError:
         return config_error(
             "model.path", f"{source}: {reason}", "a folder that transformers can load"
         )
-    given = f"{source}, which is no local folder; {hub_state()} ({reason})"
-    return HubError([Problem("model.path", given, "a local folder or a hub id", _WITHOUT_HUB)])
+    actual = f"{source}, which is not a local folder; {hub_state()} ({reason})"
+    return HubError([Problem("model.path", actual, "a local folder or a Hub id", _WITHOUT_HUB)])

@@ -1,4 +1,4 @@
-"""What the split needs to know of a model family, as data: a new family is one entry here.
+"""Model families as data, for the split: a new family is one entry here.
 
 Paths are relative to the base model (`model.base_model`): `RobertaForMaskedLM.roberta`, say.
 See docs/add-a-family.md.
@@ -7,7 +7,7 @@ See docs/add-a-family.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,29 +18,29 @@ Kind = Literal["masked", "causal"]
 
 @dataclass(frozen=True)
 class Family:
-    """Where a family keeps the parts that the split touches.
+    """Where the models of a family keep the parts that the split replaces.
 
     Attributes:
         kind: Masked or causal language model.
         layers: Path of the layer list.
-        projections: Modules of a layer that make queries, keys and values of each token by itself.
-        per_token: Chains of modules of a layer whose output for a token is read only for that same
-            token: the queries where they have a module of their own, the attention's output, the
-            feed-forward part. A chain's first module is given the tokens, the last one's output has
-            their shape again.
-        embeddings: Modules that `above` receives the finished output of, so they return their
-            `inputs_embeds` (or only argument) untouched there.
-        positions: Position embeddings that the forward adds by itself; they add nothing in `above`.
-        first: Modules that belong to the first layer; `above` has them only if it holds layer 1.
-        final: Modules behind the last layer; `below` does without.
-        stack: Module whose output the head reads, where it is not the base model itself.
-        dropout: Name of the hidden dropout rate in the model's config; None: the family has none.
-        position_limit: Name of the config's limit on positions; None: positions are relative.
-        position_offset: Positions at the start of the table that no token uses.
-        config: Values the model's config must have for its language-model head to load.
-        tied_head: Module that is handed the word embeddings and adds a bias of its own, where the
-            head has no output layer.
-        masks_by_type: Whether its forward takes a mask for each attention type of its layers.
+        projections: Modules of a layer that compute queries, keys and values token by token.
+        per_token: Chains of modules of a layer whose output for a token affects that token only:
+            the queries if they have a module of their own, the attention output, the feed-forward
+            part. The input of the first module and the output of the last one are (B, T, D).
+        embeddings: Modules already applied to the input of the upper stack; there they return their
+            `inputs_embeds` (or only argument) unchanged.
+        positions: Position embeddings that the forward adds itself; zero in the upper stack.
+        first: Modules of the first layer outside the layer list; in the upper stack only if l = 1.
+        final: Modules after the last layer; identities in the lower stack.
+        stack: Module whose output the head takes, if not the base model itself.
+        dropout: Config name of the hidden dropout rate; None if the family has none.
+        position_limit: Config name of the size of the position table; None for relative positions.
+        position_offset: Entries at the start of the position table that no token uses.
+        config: Config values that the language-model head needs in order to load.
+        tied_head: Head module that takes the word embeddings as an argument and has its own bias,
+            if there is no output layer.
+        masks_by_type: Whether the forward takes one mask per attention type of its layers.
+        attention: Attention implementation that transformers picks for it by default.
     """
 
     kind: Kind
@@ -58,6 +58,7 @@ class Family:
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     tied_head: str | None = None
     masks_by_type: bool = False
+    attention: Literal["sdpa", "eager"] = "sdpa"
 
 
 _BERT_FEED_FORWARD = ("intermediate", "output")
@@ -78,23 +79,24 @@ def _bert_like(position_offset: int = 0, extra: tuple[str, ...] = ()) -> Family:
 
 
 def _deberta_like(projections: tuple[str, ...], first: tuple[str, ...] = ()) -> Family:
-    # legacy=True, the default, has a head of another shape than the published checkpoints.
+    # With legacy=True, the default, the head differs from that of the published checkpoints.
     return Family(
         kind="masked",
         layers="encoder.layer",
         projections=tuple(f"attention.self.{name}" for name in projections),
-        # Not the queries: their module is given the relative positions too.
+        # Not the queries: their module also projects the relative positions.
         per_token=(("attention.output",), _BERT_FEED_FORWARD),
         embeddings=("embeddings",),
         first=first,
         dropout="hidden_dropout_prob",
         config=MappingProxyType({"legacy": False}),
         tied_head="lm_predictions.lm_head",
+        attention="eager",
     )
 
 
 def _llama_like(*, masks_by_type: bool = False) -> Family:
-    # Embedding modules are never called with inputs_embeds in these; positions are rotary.
+    # These forwards skip the embedding modules if they get inputs_embeds; positions are rotary.
     return Family(
         kind="causal",
         layers="layers",
@@ -160,13 +162,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "mistral": _llama_like(),
         "qwen2": _llama_like(masks_by_type=True),
         "qwen3": _llama_like(masks_by_type=True),
-        "gemma2": _llama_like(masks_by_type=True),
+        "gemma2": replace(_llama_like(masks_by_type=True), attention="eager"),
     }
 )
 
 
 def get_family(model_type: str) -> Family:
-    """The entry of a model type as transformers names it (`config.model_type`).
+    """The family of a model type (`config.model_type` in transformers).
 
     Raises:
         ConfigError: The family is not supported.

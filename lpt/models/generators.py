@@ -1,4 +1,4 @@
-"""Prompt generators: hidden states in, m prompt vectors an example out (paper, section 4.2).
+"""Prompt generators: from hidden states to m prompt vectors per example (paper, section 4.2).
 
 Shapes: B rows, T tokens, m prompt vectors, D hidden size, d bottleneck.
 A new generator is a class here and a line in `GENERATORS`; see docs/add-a-generator.md.
@@ -12,18 +12,15 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from lpt.errors import config_error
-from lpt.models.split import SplitModel
-
 
 class PromptGenerator(nn.Module):
     """Base class: `forward(hidden, summary_index, pool_length) -> prompt`.
 
     Args of `forward`:
         hidden: (B, T, D) hidden states in front of the prompt layer.
-        summary_index: (B,) index of the token that stands for the whole text: the first one for a
-            masked model, the last context token for a causal one.
-        pool_length: (B,) number of leading tokens that pooling may see, at least 1.
+        summary_index: (B,) token whose hidden state summarizes the text: the first one for a masked
+            model, the last context token for a causal one.
+        pool_length: (B,) number of leading tokens to pool over, at least 1.
 
     Returns:
         (B, m, D) in the type of the generator's parameters.
@@ -49,7 +46,7 @@ class Naive(PromptGenerator):
 
 
 class Pooling(PromptGenerator):
-    """`mppg`, `appg`: p = W2 relu(pool(W1 h)), the tokens pooled adaptively to m slots.
+    """`mppg`, `appg`: p = W2 relu(pool(W1 h)), with adaptive pooling over the tokens to m slots.
 
     Slot j covers tokens floor(j n / m) .. ceil((j + 1) n / m) of the n pooled ones.
     """
@@ -84,37 +81,21 @@ class Static(PromptGenerator):
     Args:
         hidden_size: D.
         length: m.
-        init: (m, D) start values; None: N(0, 0.02).
+        init: (m, D) initial values; None: N(0, 0.02).
     """
 
     def __init__(self, hidden_size: int, length: int, init: Tensor | None = None) -> None:
         super().__init__()
-        start = torch.randn(length, hidden_size) * 0.02 if init is None else init.float().clone()
-        self.vectors = nn.Parameter(start)
+        if init is None:
+            init = torch.randn(length, hidden_size) * 0.02
+        self.vectors = nn.Parameter(init.float().clone())
 
     def forward(self, hidden: Tensor, summary_index: Tensor, pool_length: Tensor) -> Tensor:  # noqa: D102
         return self.vectors.expand(hidden.shape[0], -1, -1)
 
 
-def vocabulary_start(split: SplitModel, length: int) -> Tensor:
-    """Start of a static prompt: embeddings of tokens drawn from the vocabulary, (m, D).
-
-    Raises:
-        ConfigError: Embeddings and hidden states have different widths.
-    """
-    tokens = torch.randint(split.config.vocab_size, (length,))
-    start = split.embed(tokens)
-    if start.shape[-1] != split.hidden_size:
-        raise config_error(
-            "prompt.init",
-            f"vocab, with embeddings of width {start.shape[-1]} for hidden {split.hidden_size}",
-            "normal",
-        )
-    return start.detach()
-
-
 def slot_mask(pool_length: Tensor, slots: int, tokens: int) -> Tensor:
-    """Which tokens each adaptive-pooling slot covers: (B,) -> bool (B, slots, tokens)."""
+    """Tokens that each slot of the adaptive pooling covers: (B,) -> bool (B, slots, tokens)."""
     n = pool_length[:, None, None]
     j = torch.arange(slots, device=n.device)[None, :, None]
     t = torch.arange(tokens, device=n.device)[None, None, :]
@@ -135,7 +116,14 @@ GENERATORS: Mapping[str, Callable[[int, int, int], PromptGenerator]] = MappingPr
 def build_generator(
     kind: str, *, hidden_size: int, length: int, bottleneck: int | None, init: Tensor | None = None
 ) -> PromptGenerator:
-    """The generator of that name; `init` is the start of a static prompt, (m, D) or None.
+    """A new generator.
+
+    Args:
+        kind: `static` or a name in `GENERATORS`.
+        hidden_size: D.
+        length: m.
+        bottleneck: d; None for a static prompt.
+        init: (m, D) initial values of a static prompt; None: random.
 
     Raises:
         ValueError: Unknown kind, or a generator without a bottleneck.

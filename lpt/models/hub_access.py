@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub answers; where it does not, use what its cache holds, at once."""
+"""Access to the Hugging Face Hub; if it cannot be reached, use its local cache at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _TIMEOUT_S = 5.0
 
 @cache
 def hub_reachable() -> bool:
-    """Ask the hub once a process; if it does not answer, switch its clients to their caches.
+    """Probe the Hub once per process; if it is unreachable, switch its clients to offline mode.
 
-    Without this, each client retries for half a minute before it gives up.
+    Without this, each client retries for half a minute before it fails.
     """
     from huggingface_hub import constants, get_session
 
@@ -20,7 +20,7 @@ def hub_reachable() -> bool:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=_TIMEOUT_S)
-    except Exception:  # whatever the HTTP client of the day raises
+    except Exception:  # depends on the HTTP client that huggingface_hub uses
         os.environ["HF_HUB_OFFLINE"] = "1"
         constants.HF_HUB_OFFLINE = True
         return False
@@ -28,5 +28,9 @@ def hub_reachable() -> bool:
 
 
 def hub_state() -> str:
-    """The hub's state in words, for messages."""
-    return "the hub was asked" if hub_reachable() else "the hub is not reachable or is switched off"
+    """Whether the Hub can be reached, for messages."""
+    return (
+        "the Hub is reachable"
+        if hub_reachable()
+        else "the Hub is unreachable or offline mode is on"
+    )

@@ -1,51 +1,42 @@
-"""A frozen transformers model cut in two at a layer.
+"""A frozen transformers model split at a layer.
 
-Shapes: B rows, T tokens, m prompt vectors, D hidden size, U scored positions, V vocabulary.
+Shapes: B rows, T tokens, m prompt vectors, S = m + T, D hidden size, U logit positions,
+V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lpt.models.families import get_family
-from lpt.models.views import UpperPassContext, head_view, lower_view, upper_view
-
-
-class Branches(NamedTuple):
-    """Label parts that continue one context, side by side in its row; none sees another.
-
-    A causal model so reads the context once for all labels.
-
-    Attributes:
-        branch: (B, T), 0 for context and padding, else the label part's number, from 1.
-        positions: (B, T), each token's position in its own sequence: the context, then one part.
-    """
-
-    branch: Tensor
-    positions: Tensor
+from lpt.models.inputs import Branches
+from lpt.models.layers import RecordedLayer
+from lpt.models.views import head_view, lower_view, upper_stack
 
 
 class SplitModel(nn.Module):
-    """A frozen language model as `below` (layers 1..l-1), `above` (layers l..L) and `head`.
+    """A frozen language model as `lower` (layers 1..l-1), `upper` (layers l..L) and `head`.
+
+    It keeps no state between calls: several threads may use it at once.
 
     Args:
         model: A transformers model with a (masked-)LM head. It is frozen and put in eval mode, and
-            otherwise left as it is.
-        layer: l, 1-based: the first layer of `above`.
-        word_ids: Label words whose logits `logits(..., words_only=True)` gives.
-        recompute: Whether `above` keeps only its layers' inputs and computes the rest again in the
-            backward pass (gradient checkpointing), for less memory.
+            otherwise not modified.
+        layer: l, 1-based: the first layer of `upper`.
+        word_ids: Label words whose logits `logits(..., words_only=True)` returns.
+        gradient_checkpointing: Whether `upper` stores only the inputs of its layers and recomputes
+            the other activations in the backward pass.
 
     Raises:
         ConfigError: The model's family is not supported.
         ValueError: `layer` is outside 1..L.
 
-    Source: paper section 4.1; reference release's `add_prompt_layer` is `layer - 1`.
+    Source: paper section 4.1; `add_prompt_layer` of the reference implementation is `layer - 1`.
     """
 
     def __init__(
@@ -54,7 +45,7 @@ class SplitModel(nn.Module):
         layer: int,
         *,
         word_ids: Sequence[int] | None = None,
-        recompute: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.family = get_family(model.config.model_type)
@@ -66,12 +57,13 @@ class SplitModel(nn.Module):
         if not 1 <= layer <= len(layers):
             raise ValueError(f"layer {layer} is outside 1..{len(layers)}")
         model.requires_grad_(False).eval()
-        self.below: PreTrainedModel | None = lower_view(base, self.family, layer)
-        self._wanted = UpperPassContext()
-        self.above = upper_view(base, self.family, layer, self._wanted, recompute=recompute)
+        self.lower: PreTrainedModel | None = lower_view(base, self.family, layer)
+        self.upper = upper_stack(
+            base, self.family, layer, gradient_checkpointing=gradient_checkpointing
+        )
         self.head = head_view(model, self.family)
         self.words_head = None if word_ids is None else head_view(model, self.family, word_ids)
-        # In a tuple, because it is no part of this module: only its views are.
+        # In a tuple so that torch does not register it: only its views are submodules.
         self._base: tuple[PreTrainedModel] | None = (base,)
 
     @property
@@ -82,18 +74,18 @@ class SplitModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the frozen weights and of the hidden states."""
-        return next(self.above.parameters()).dtype
+        return next(self.upper.parameters()).dtype
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Vocabulary embeddings of token ids, without positions: (n,) -> (n, E)."""
-        assert self.below is not None
-        return self.below.get_input_embeddings()(input_ids)
+        """Word embeddings of token ids, without positions: (n,) -> (n, E)."""
+        assert self.lower is not None
+        return self.lower.get_input_embeddings()(input_ids)
 
     def release_lower(self) -> None:
-        """Let go of the lower stack, once its output is known for all that will be read."""
-        self.below = self._base = None
+        """Free the lower stack, once its output is precomputed for all inputs."""
+        self.lower = self._base = None
 
-    def read(
+    def forward_lower(
         self, input_ids: Tensor, attention_mask: Tensor, branches: Branches | None = None
     ) -> Tensor:
         """Hidden states in front of layer l; no autograd graph is built.
@@ -101,90 +93,76 @@ class SplitModel(nn.Module):
         Args:
             input_ids: (B, T) token ids, padded on the right.
             attention_mask: (B, T), 1 for real tokens.
-            branches: Where rows hold several label parts; causal models only.
+            branches: Set where rows hold several label parts; causal models only.
 
         Returns:
             (B, T, D) in the type of the frozen weights.
         """
-        assert self.below is not None
+        assert self.lower is not None
         with torch.no_grad():
-            hidden = self._run(self.below, attention_mask, branches, input_ids=input_ids)
-        return hidden.to(self.dtype)  # autocast leaves some layers' output in float32
+            options = self._forward_options(attention_mask, branches)
+            hidden = self.lower(input_ids=input_ids, **options).last_hidden_state
+        return hidden.to(self.dtype)  # autocast leaves the output of some layers in float32
 
     @torch.no_grad()
-    def read_layers(
+    def forward_lower_layers(
         self,
         layers: Sequence[int],
         input_ids: Tensor,
         attention_mask: Tensor,
         branches: Branches | None = None,
     ) -> dict[int, Tensor]:
-        """Hidden states in front of each of several layers, in one pass; else as `read`."""
+        """Hidden states in front of each of several layers, in one pass; see `forward_lower`."""
         assert self._base is not None
         [base] = self._base
-        view = self.below
-        if max(layers) != self.layer:
-            view = lower_view(base, self.family, max(layers))
-        assert view is not None
-        found: dict[int, Tensor] = {}
-
-        def keep(layer: int) -> Any:
-            def hook(_: nn.Module, inputs: tuple[Any, ...], more: dict[str, Any]) -> None:
-                found[layer] = inputs[0] if inputs else more["hidden_states"]
-
-            return hook
-
-        stack = list(view.get_submodule(self.family.layers).children())
-        hooks = [
-            stack[layer - 1].register_forward_pre_hook(keep(layer), with_kwargs=True)
-            for layer in set(layers) - {max(layers)}
-        ]
-        try:
-            found[max(layers)] = self._run(view, attention_mask, branches, input_ids=input_ids)
-        finally:
-            for handle in hooks:
-                handle.remove()
+        deepest = max(layers)
+        # A new view: hooks on the layers of `lower` would also run in the calls of other threads.
+        view = lower_view(base, self.family, deepest)
+        stack = view.get_submodule(self.family.layers)
+        recorded = {layer: RecordedLayer(stack[layer - 1]) for layer in set(layers) - {deepest}}
+        for layer, wrapper in recorded.items():
+            stack[layer - 1] = wrapper
+        options = self._forward_options(attention_mask, branches)
+        found = {deepest: view(input_ids=input_ids, **options).last_hidden_state}
+        found |= {layer: wrapper.hidden for layer, wrapper in recorded.items()}
         return {layer: hidden.to(self.dtype) for layer, hidden in found.items()}
 
-    def answer(
+    def forward_upper(
         self,
         hidden: Tensor,
         attention_mask: Tensor,
         prompt: Tensor | None,
         branches: Branches | None = None,
-        scored: tuple[Tensor, Tensor] | None = None,
+        positions: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Run the upper stack with a prompt in front of the text.
 
         Args:
-            hidden: (B, T, D) from `read`.
+            hidden: (B, T, D) from `forward_lower`.
             attention_mask: (B, T) of the text alone.
             prompt: (B, m, D), or None for the unprompted model.
             branches: Of the text alone, where rows hold several label parts.
-            scored: Row and token of the text, (U,) each and no two the same, whose final states are
-                wanted.
+            positions: Row and token of the text, (U,) each and all distinct, whose final states
+                are needed.
 
         Returns:
-            (U, D) final hidden states where `scored`, else all of them, (B, m+T, D); gradients flow
-            to `prompt`.
+            (U, D) final hidden states at `positions`, or all of them, (B, S, D), if None;
+            gradients flow to `prompt`.
         """
-        length = 0 if prompt is None else prompt.shape[1]
+        length = 0
         if prompt is not None:
+            length = prompt.shape[1]
             hidden = torch.cat([prompt.to(hidden.dtype), hidden], dim=1)
-            size = len(prompt)
-            ones = attention_mask.new_ones(size, length)
+            ones = attention_mask.new_ones(len(prompt), length)
             attention_mask = torch.cat([ones, attention_mask], dim=1)
-            if branches is not None:
-                branch, positions = branches
-                front = torch.arange(length, device=positions.device).expand(size, length)
-                branches = Branches(
-                    torch.cat([branch.new_zeros(size, length), branch], dim=1),
-                    torch.cat([front, positions + length], dim=1),
-                )
-        at = None if scored is None else scored[0] * hidden.shape[1] + scored[1] + length
-        self._wanted.scored, self._wanted.prompt = at, length
-        final = self._run(self.above, attention_mask, branches, inputs_embeds=hidden)
-        return final if at is None else final.flatten(0, 1)[at]
+            branches = None if branches is None else _shift(branches, length)
+        scored = None
+        if positions is not None:
+            rows, tokens = positions
+            scored = rows * hidden.shape[1] + tokens + length
+        options = self._forward_options(attention_mask, branches)
+        final = self.upper(length, scored, inputs_embeds=hidden, **options)
+        return final if scored is None else final.flatten(0, 1)[scored]
 
     def logits(self, hidden: Tensor, *, words_only: bool = False) -> Tensor:
         """Language-model head: final hidden states (..., D) -> (..., V), or only `word_ids`."""
@@ -193,45 +171,50 @@ class SplitModel(nn.Module):
         flat = hidden.reshape(1, -1, hidden.shape[-1])
         return head(inputs_embeds=flat).logits.reshape(*hidden.shape[:-1], -1)
 
-    def _run(
-        self,
-        view: nn.Module,
-        attention_mask: Tensor,
-        branches: Branches | None,
-        **inputs: Tensor,
-    ) -> Tensor:
+    def _forward_options(self, attention_mask: Tensor, branches: Branches | None) -> dict[str, Any]:
         options: dict[str, Any] = {"attention_mask": attention_mask}
         if self.family.kind == "causal":
             options["use_cache"] = False
         if branches is not None:
             options["attention_mask"] = self._branch_masks(attention_mask, branches)
-            options["position_ids"] = branches.positions
-        return view(**options, **inputs).last_hidden_state
+            options["position_ids"] = branches.position_ids
+        return options
 
     def _branch_masks(self, attention_mask: Tensor, branches: Branches) -> Any:
-        """What each token sees: the context in front of it and its own label part.
+        """Additive masks: a token attends to the context before it and to its own label part.
 
         Returns:
-            (B, 1, T, T), 0 where seen and very negative elsewhere; a dict of them by attention type
-            for families whose layers differ.
+            (B, 1, S, S), 0 where a query attends to a key and very negative elsewhere; a dict of
+            them by attention type for families whose layers differ.
         """
-        branch, positions = branches
-        causal = positions[:, None] <= positions[:, :, None]  # (B, queries, keys)
-        same = (branch[:, None] == 0) | (branch[:, None] == branch[:, :, None])
-        # Padding sees itself, so that its softmax is one over something.
-        itself = torch.eye(branch.shape[1], dtype=torch.bool, device=branch.device)
-        full = causal & same & attention_mask.bool()[:, None] | itself
+        branch_ids, position_ids = branches
+        queries, keys = position_ids[:, :, None], position_ids[:, None]  # (B, S, 1), (B, 1, S)
+        same = (branch_ids[:, None] == 0) | (branch_ids[:, None] == branch_ids[:, :, None])
+        # Padding attends to itself, so that no softmax is over nothing.
+        diagonal = torch.eye(branch_ids.shape[1], dtype=torch.bool, device=branch_ids.device)
+        full = (keys <= queries) & same & attention_mask.bool()[:, None] | diagonal
         window = getattr(self.config, "sliding_window", None)
-        near = full
+        sliding = full
         if window is not None:
-            near = full & (positions[:, :, None] - positions[:, None] < window) | itself
+            sliding = full & (queries - keys < window) | diagonal
         if self.family.masks_by_type:
             return {
                 "full_attention": self._additive(full),
-                "sliding_attention": self._additive(near),
+                "sliding_attention": self._additive(sliding),
             }
-        return self._additive(near)
+        return self._additive(sliding)
 
-    def _additive(self, seen: Tensor) -> Tensor:
-        unseen = torch.zeros((), dtype=self.dtype, device=seen.device)
-        return unseen.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(self.dtype).min)[:, None]
+    def _additive(self, attends: Tensor) -> Tensor:
+        zeros = torch.zeros(attends.shape, dtype=self.dtype, device=attends.device)
+        return zeros.masked_fill(~attends, torch.finfo(self.dtype).min)[:, None]
+
+
+def _shift(branches: Branches, length: int) -> Branches:
+    """The branches with `length` prompt vectors in front, which belong to the context."""
+    branch_ids, position_ids = branches
+    size = len(branch_ids)
+    prompt = torch.arange(length, device=position_ids.device).expand(size, length)
+    return Branches(
+        torch.cat([branch_ids.new_zeros(size, length), branch_ids], dim=1),
+        torch.cat([prompt, position_ids + length], dim=1),
+    )

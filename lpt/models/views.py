@@ -1,8 +1,8 @@
 """Views of a transformers model: its lower stack, upper stack and head, without copied code.
 
-A view is a shallow copy of the model with its own table of submodules; every parameter is shared
-with the original. Masks, rotary and relative positions come from transformers' own forward of each
-view.
+A view is a shallow copy of the model with its own table of submodules; all parameters are shared
+with the original. Masks, rotary and relative positions come from transformers' own forward, which
+each view still runs.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from lpt.models.families import Family
+from lpt.models.layers import CheckpointedLayer, DetachText, ScoredTokensOnly, UpperStack
 
 
 class PassThrough(nn.Module):
-    """Stands for a module whose work is already done: returns the hidden states it is handed."""
+    """Replaces a module whose work is already done: returns the hidden states it is given."""
 
     def forward(self, hidden: Tensor | None = None, **inputs: Any) -> Tensor:  # noqa: D102
         out = inputs.get("inputs_embeds") if hidden is None else hidden
@@ -30,113 +29,29 @@ class PassThrough(nn.Module):
 
 
 class NoPositions(nn.Module):
-    """Stands for position embeddings that were added before the cut."""
+    """Replaces position embeddings that were added before the split."""
 
     def forward(self, reference: Tensor, *_: Any, **__: Any) -> Tensor:  # noqa: D102
-        # 0-dimensional, so that it broadcasts and does not change the type of what it is added to.
+        # 0-dimensional: it broadcasts and does not change the dtype of what it is added to.
         return reference.new_zeros(())
 
 
 class _EmptyLayer(nn.Module):
-    """Keeps a stack without layers callable: some encoders need at least one pass of their loop."""
+    """Fills an empty layer list: some encoders need at least one iteration of their loop."""
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         return hidden, None
 
 
 class _IdentityBackbone(nn.Module):
-    """Stands for the stack when only the head is to run: its output is its input."""
+    """Replaces the base model when only the head runs: its output is its input."""
 
     def __init__(self, embeddings: nn.Module | None) -> None:
         super().__init__()
-        self.embeddings = embeddings  # where a tied head looks up the word embeddings
+        self.embeddings = embeddings  # a tied head reads the word embeddings from here
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> Any:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
-
-
-class Recomputed(nn.Module):
-    """A layer whose activations are thrown away and computed again in the backward pass.
-
-    transformers has a flag of its own for this, but only heeds it in training mode; frozen layers
-    are often in eval mode.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, *inputs: Any, **more: Any) -> Any:  # noqa: D102
-        return checkpoint(self.layer, *inputs, use_reentrant=False, **more)
-
-    def __getattr__(self, name: str) -> Any:
-        """Some forwards look at attributes of their layers."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("layer"), name)
-
-
-class UpperPassContext:
-    """What of a pass through the upper stack is wanted, for the layers at its two ends.
-
-    Attributes:
-        prompt: m, the leading tokens of a row whose gradient is wanted; text is constant.
-        scored: (U,) distinct places of tokens in a flattened (B, S); None: all are wanted.
-        shape: (B, S), noted on the way into a chain of modules and needed on the way out.
-    """
-
-    def __init__(self) -> None:
-        self.prompt = 0
-        self.scored: Tensor | None = None
-        self.shape = torch.Size()
-
-
-class _DetachText(nn.Module):
-    """A projection of the first layer: text gets no gradient, as nothing behind needs it."""
-
-    def __init__(self, module: nn.Module, wanted: UpperPassContext) -> None:
-        super().__init__()
-        self.module = module
-        self.wanted = wanted
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        if not (hidden.requires_grad and torch.is_grad_enabled()):
-            return self.module(hidden)
-        prompt, text = hidden.tensor_split([self.wanted.prompt], dim=1)
-        parts = (prompt, text.detach())
-        return torch.cat([self.module(part.contiguous()) for part in parts], dim=1)
-
-
-class _ScoredTokensOnly(nn.Module):
-    """A module of the last layer, for scored tokens only.
-
-    The first of a chain takes (B, S, D) down to (U, ...); the last one's output is (B, S, D) again,
-    zero where not scored.
-    """
-
-    def __init__(
-        self, module: nn.Module, wanted: UpperPassContext, *, first: bool, last: bool
-    ) -> None:
-        super().__init__()
-        self.module = module
-        self.wanted = wanted
-        self.first = first
-        self.last = last
-
-    def forward(self, hidden: Tensor, *residual: Tensor) -> Tensor:
-        at = self.wanted.scored
-        if at is None:
-            return self.module(hidden, *residual)
-        if self.first:
-            self.wanted.shape = hidden.shape[:-1]
-            hidden = hidden.flatten(0, -2)[at]
-        out = self.module(hidden, *(tensor.flatten(0, -2)[at] for tensor in residual))
-        if not self.last:
-            return out
-        shape = self.wanted.shape
-        whole = out.new_zeros(shape.numel(), out.shape[-1]).index_copy_(0, at, out)
-        return whole.view(*shape, -1)
 
 
 def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedModel:
@@ -151,91 +66,81 @@ def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedM
     return _view(base, replaced, range(layer - 1))
 
 
-def upper_view(
-    base: PreTrainedModel,
-    family: Family,
-    layer: int,
-    wanted: UpperPassContext,
-    *,
-    recompute: bool = False,
-) -> PreTrainedModel:
-    """The layers from `layer` on; it takes hidden states as `inputs_embeds`.
-
-    Where nothing else needs it, no work is done: all but keys and values of the last layer, five
-    sixths of it, is done for scored tokens only, and the first layer's projections are followed
-    backward for the prompt only.
-    """
+def upper_stack(
+    base: PreTrainedModel, family: Family, layer: int, *, gradient_checkpointing: bool = False
+) -> UpperStack:
+    """The layers from `layer` on; takes hidden states as `inputs_embeds`."""
     layers = list(base.get_submodule(family.layers).children())[layer - 1 :]
-    layers[-1] = _for_scored(layers[-1], family, wanted)
-    layers[0] = _with_constant_text(layers[0], family, wanted)
-    if recompute:
-        layers[:-1] = map(Recomputed, layers[:-1])
+    layers[-1] = _scored_tokens_only(layers[-1], family)
+    layers[0] = _detach_text(layers[0], family)
+    if gradient_checkpointing:  # not the last layer: it works on few tokens
+        layers[:-1] = map(CheckpointedLayer, layers[:-1])
     replaced: dict[str, nn.Module | None] = {
         family.layers: nn.ModuleList(layers),
-        **_without_words(base, family),
+        **_without_word_embeddings(base, family),
         **{name: PassThrough() for name in family.embeddings if _has(base, name)},
         **{name: NoPositions() for name in family.positions},
     }
     if layer > 1:
         replaced |= {name: None for name in family.first if _has(base, name)}
-    return _view(base, replaced, range(layer - 1, layer - 1 + len(layers)))
+    return UpperStack(_view(base, replaced, range(layer - 1, layer - 1 + len(layers))))
 
 
 def head_view(
     model: PreTrainedModel, family: Family, word_ids: Sequence[int] | None = None
 ) -> nn.Module:
-    """The language-model head; with `word_ids`, only the rows of those words."""
+    """The language-model head; with `word_ids`, a copy of only the rows of those tokens."""
     path = f"{model.base_model_prefix}.{family.stack}".rstrip(".")
     embeddings: Any = model.get_submodule(path).embeddings if family.tied_head else None
     if word_ids is None:
         return _view(model, {path: _IdentityBackbone(embeddings)})
     rows = list(word_ids)
-    if family.tied_head is not None:  # the head is handed the embeddings and has a bias of its own
-        tied = copy.copy(model.get_submodule(family.tied_head))
-        tied._parameters = {**tied._parameters, "bias": _rows(tied.bias, rows)}
-        words = nn.Embedding.from_pretrained(_rows(embeddings.word_embeddings.weight, rows))
-        few = _IdentityBackbone(_view(embeddings, {"word_embeddings": words}))
-        return _view(model, {path: few, family.tied_head: tied})
-    whole = model.get_output_embeddings()
-    assert isinstance(whole, nn.Linear)
-    output = next(name for name, module in model.named_modules() if module is whole)
-    part = nn.Linear(whole.in_features, len(rows), bias=whole.bias is not None, device="meta")
-    part.weight = _rows(whole.weight, rows)
-    if whole.bias is not None:
-        part.bias = _rows(whole.bias, rows)
-    return _view(model, {path: _IdentityBackbone(embeddings), output: part})
+    if family.tied_head is not None:  # the head is given the embeddings and has its own bias
+        tied = _shallow_copy(model.get_submodule(family.tied_head))
+        tied.bias = _take_rows(tied.bias, rows)
+        words = nn.Embedding.from_pretrained(_take_rows(embeddings.word_embeddings.weight, rows))
+        backbone = _IdentityBackbone(_view(embeddings, {"word_embeddings": words}))
+        return _view(model, {path: backbone, family.tied_head: tied})
+    output = model.get_output_embeddings()
+    assert isinstance(output, nn.Linear)
+    output_path = next(name for name, module in model.named_modules() if module is output)
+    words_only = nn.Linear(output.in_features, len(rows), output.bias is not None, device="meta")
+    words_only.weight = _take_rows(output.weight, rows)
+    if output.bias is not None:
+        words_only.bias = _take_rows(output.bias, rows)
+    return _view(model, {path: _IdentityBackbone(embeddings), output_path: words_only})
 
 
-def _with_constant_text(layer: nn.Module, family: Family, wanted: UpperPassContext) -> nn.Module:
+def _detach_text(layer: nn.Module, family: Family) -> nn.Module:
     parts = {name: layer.get_submodule(name) for name in family.projections}
-    # Where the first layer is the last one too, its queries are few already.
-    whole = {name: part for name, part in parts.items() if not isinstance(part, _ScoredTokensOnly)}
-    return _view(layer, {name: _DetachText(part, wanted) for name, part in whole.items()})
+    # If the first layer is also the last one, its queries are for scored tokens only anyway.
+    full = {name: part for name, part in parts.items() if not isinstance(part, ScoredTokensOnly)}
+    return _view(layer, {name: DetachText(part) for name, part in full.items()})
 
 
-def _for_scored(layer: nn.Module, family: Family, wanted: UpperPassContext) -> nn.Module:
+def _scored_tokens_only(layer: nn.Module, family: Family) -> nn.Module:
     parts = {
-        x: _ScoredTokensOnly(
-            layer.get_submodule(x), wanted, first=x == chain[0], last=x == chain[-1]
+        name: ScoredTokensOnly(
+            layer.get_submodule(name), first=name == chain[0], last=name == chain[-1]
         )
         for chain in family.per_token
-        for x in chain
+        for name in chain
     }
     view = _view(layer, parts)
     if hasattr(view, "chunk_size_feed_forward"):
-        view.chunk_size_feed_forward = 0  # chunks would move the places of the scored tokens
+        view.chunk_size_feed_forward = 0  # chunks would change the indices of the scored tokens
     return view
 
 
-def _rows(parameter: Tensor, rows: list[int]) -> nn.Parameter:
+def _take_rows(parameter: Tensor, rows: list[int]) -> nn.Parameter:
     return nn.Parameter(parameter.detach()[rows].clone(), requires_grad=False)
 
 
-def _without_words(base: PreTrainedModel, family: Family) -> dict[str, nn.Module | None]:
-    """Hidden states come in: the word embeddings are not needed, and can be freed with `below`."""
-    words, gone = base.get_input_embeddings(), tuple(f"{path}." for path in family.embeddings)
+def _without_word_embeddings(base: PreTrainedModel, family: Family) -> dict[str, nn.Module | None]:
+    """The input is hidden states, so word embeddings can be freed with the lower stack."""
+    words, replaced = base.get_input_embeddings(), tuple(f"{path}." for path in family.embeddings)
     names = (name for name, module in base.named_modules() if module is words)
-    return {name: None for name in names if not name.startswith(gone)}
+    return {name: None for name in names if not name.startswith(replaced)}
 
 
 def _placeholder_layer(base: PreTrainedModel) -> list[nn.Module]:
@@ -245,31 +150,39 @@ def _placeholder_layer(base: PreTrainedModel) -> list[nn.Module]:
 
 def _has(module: nn.Module, path: str) -> bool:
     parent, _, name = path.rpartition(".")
-    return module.get_submodule(parent)._modules.get(name) is not None
+    return getattr(module.get_submodule(parent), name, None) is not None
 
 
 def _view(module: Any, replaced: Mapping[str, Any], layers: range | None = None) -> Any:
-    """A shallow copy of `module` with the modules at the given paths replaced.
+    """A shallow copy of `module` with the submodules at the given paths replaced.
 
-    Every module on the way to a replaced one is copied too; all else is shared. With `layers`, the
-    copies' configs describe that slice of the layer list, because some forwards look up each
-    layer's attention type by its place in the list.
+    Modules on the way to a replaced one are copied too; everything else is shared. With `layers`,
+    the configs of the copies describe that slice of the layer list, because some forwards look up
+    the attention type of each layer by its index.
     """
-    clone = copy.copy(module)
-    clone._modules = dict(module._modules)
-    if layers is not None and "config" in clone.__dict__:
+    clone = _shallow_copy(module)
+    if layers is not None and "config" in vars(clone):
         clone.config = _sliced_config(clone.config, layers)
-    inner: dict[str, dict[str, Any]] = {}
+    by_child: dict[str, dict[str, Any]] = {}
     for path, new in replaced.items():
         name, _, rest = path.partition(".")
         if rest:
-            inner.setdefault(name, {})[rest] = new
+            by_child.setdefault(name, {})[rest] = new
         else:
-            clone._modules[name] = new
-    for name, rest_replaced in inner.items():
-        child = clone._modules[name]
-        assert child is not None
-        clone._modules[name] = _view(child, rest_replaced, layers)
+            setattr(clone, name, new)
+    for name, in_child in by_child.items():
+        setattr(clone, name, _view(clone.get_submodule(name), in_child, layers))
+    return clone
+
+
+def _shallow_copy(module: Any) -> Any:
+    """A copy that shares parameters and submodules, but not the tables that name them.
+
+    torch has no public call for this: `copy.copy` shares the tables as well, so that replacing a
+    submodule of the copy would replace it in the original.
+    """
+    clone = copy.copy(module)
+    clone._modules, clone._parameters = dict(module._modules), dict(module._parameters)
     return clone
 
 

@@ -1,4 +1,4 @@
-"""A report out of any set of finished runs: one page, its figures, and tables for papers."""
+"""A report of finished runs: one page, its figures, and tables for papers."""
 
 from __future__ import annotations
 
@@ -7,75 +7,59 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from lpt.config.extras import check_extra
 from lpt.errors import Problems
-from lpt.report.folders import FINISHED, MARK, find
+
+_MARK = ".lpt-report"  # file in a report, which may be replaced
 
 
 def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -> Path:
     """Write a report of all finished runs below some folders.
 
-    An old report in `out` is replaced as a whole, once the new one is complete. `out` then holds
-    index.html, report.md, runs.csv, a PNG of each figure and a .tex of each table.
+    `out` then holds index.html (self-contained), runs.csv, a PNG of each figure and a .tex of each
+    table. An old report there is replaced once the new one is complete.
 
     Args:
-        folders: Searched for runs, jobs and sweeps; reports in them are left out.
+        folders: Searched for runs, jobs and sweeps.
         out: Folder of the report.
-        title: Its title; None: the sweep's name, or the first folder's.
+        title: Its title; None: made from the name of the sweep or of the first folder.
 
     Returns:
         The page, index.html.
 
     Raises:
-        ConfigError: There is no run, a file cannot be used, or `out` holds something else; nothing
-            was written.
+        ConfigError: There is no run, a file cannot be used, `out` holds something else, or a
+            library of the extra `report` is missing; nothing was written.
     """
-    # What draws and counts is slow to import; a wrong command fails before.
-    from lpt.report.runs import read
-    from lpt.report.study import arrange
-    from lpt.report.write import write_files
-
     problems = Problems()
-    if out.exists() and not _replaceable(out):
-        expected = "a new folder, an empty one or an old report"
-        problems.add(str(out), "holds something else than a report", expected, "use --out FOLDER")
-    material = read(find(folders, problems), problems)
-    if not material.runs and not problems.found:
-        jobs = f", and {len(material.unfinished)} unfinished jobs" if material.unfinished else ""
-        given = f"no finished run{jobs}"
-        hint = "name folders of finished runs or sweeps"
-        problems.add(", ".join(map(str, folders)), given, f"folders with {FINISHED} below", hint)
+    check_extra("report", "report", problems)
     problems.raise_if_any()
-    study = arrange(material)
-    name = study.sweeps[0].name if study.sweeps else Path(folders[0]).resolve().name
+    from lpt.report.collect import collect
+    from lpt.report.page import write_files
+    from lpt.report.study import arrange
+
+    is_report = out.is_dir() and ((out / _MARK).exists() or not any(out.iterdir()))
+    if out.exists() and not is_report:
+        expected = "a new folder, an empty one or an old report"
+        problems.add(str(out), "not a report", expected, "choose another one: --out FOLDER")
+    collection = collect(folders, problems)
+    if collection.runs.empty and not problems.found:
+        found = f"no finished run; {len(collection.unfinished)} unfinished jobs"
+        hint = "name folders of finished runs or sweeps"
+        problems.add(", ".join(map(str, folders)), found, "at least one metrics.json", hint)
+    problems.raise_if_any()
+    study = arrange(collection)
+    names = [sweep.name for sweep in collection.sweeps] or [Path(folders[0]).resolve().name]
     out.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".unfinished", dir=out.parent))
-    try:
-        (building / MARK).touch()
-        write_files(study, building, out, title or f"Late prompt tuning: {name}")
-        building.chmod(0o755)  # mkdtemp's folders are closed to others
-        _swap(building, out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        building = Path(temporary) / "report"
+        building.mkdir()
+        (building / _MARK).touch()
+        write_files(study, building, out, title or f"Late prompt tuning: {names[0]}")
+        if out.exists():
+            shutil.rmtree(out)
+        building.rename(out)
     return out / "index.html"
-
-
-def _replaceable(out: Path) -> bool:
-    return out.is_dir() and ((out / MARK).exists() or not any(out.iterdir()))
-
-
-def _swap(new: Path, out: Path) -> None:
-    """Put a complete report in the old one's place, which comes back if that fails."""
-    if not out.exists():
-        new.rename(out)
-        return
-    old = new.with_suffix(".old")
-    out.rename(old)
-    try:
-        new.rename(out)
-    except BaseException:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 __all__ = ["write_report"]

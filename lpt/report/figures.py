@@ -1,44 +1,211 @@
-"""Which figures a report has: against each numeric key, by each other key, learning curves."""
+"""The figures of a report: scores and costs against the keys that vary, and learning curves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from lpt.report.against import against
-from lpt.report.curves import learning_curves
-from lpt.report.dots import dots
-from lpt.report.drawing import Picture, look
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lpt.report.formatting import BASELINES, file_name, measure_title
 from lpt.report.settings import is_number
-from lpt.report.study import Study
+from lpt.report.study import Study, Task
+
+INK, SOFT, FAINT = "#1f2328", "#6b7280", "#c9cdd3"
+# The palette of Okabe and Ito, distinguishable with any kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_WIDTH = 3.9  # inches: unscaled, it fits a phone and a column of a paper
+_MOST_TICKS = 8
+_LONGEST_LABEL = 44  # characters in one line of the legend
+_LEGEND_ROW = 0.19  # inches
+STYLE = Path(__file__).with_name("page.mplstyle")
 
 
 @dataclass(frozen=True)
-class Gallery:
-    """Pictures that belong together."""
+class Picture:
+    """One figure: name of its file without a suffix, what it shows, and how to read it."""
 
+    name: str
     title: str
-    pictures: tuple[Picture, ...]
+    caption: str
+    figure: Figure
 
 
-def draw_all(study: Study, folder: Path) -> list[Gallery]:
-    """Draw every figure that the runs have something for; the PNGs go into the folder."""
-    with look():
-        drawn = [Gallery(title, tuple(pictures)) for title, pictures in _planned(study, folder)]
-    return [gallery for gallery in drawn if gallery.pictures]
+@dataclass(frozen=True)
+class _Line:
+    """The settings of one line; lines in `FAINT` are many, behind the others."""
+
+    label: str
+    settings: list[int]
+    colour: str
+    marker: str
 
 
-def _planned(study: Study, folder: Path) -> Iterator[tuple[str, Iterator[Picture]]]:
-    numeric = [key for key in study.keys.shown if _is_numeric(study, key)]
-    for key in numeric:
-        yield f"Against {key}", against(study, key, folder)
-    for key in study.keys.shown:
-        if key not in numeric:
-            yield f"By {key}", dots(study, key, folder)
-    yield "Learning curves", learning_curves(study, folder)
+def draw(study: Study) -> dict[str, list[Picture]]:
+    """All figures that the runs have data for, by section."""
+    values = study.settings.values
+    numeric = [key for key in values if values[key].dropna().map(is_number).all()]
+    sections = {}
+    with matplotlib.style.context(STYLE):
+        for key in sorted(values, key=lambda key: key not in numeric):
+            draw_key = against if key in numeric else by_value
+            sections[f"By {key}"] = [p for t in study.tasks for p in draw_key(study, t, key)]
+        sections["Learning curves"] = [p for task in study.tasks for p in curves(study, task)]
+    return {title: pictures for title, pictures in sections.items() if pictures}
 
 
-def _is_numeric(study: Study, key: str) -> bool:
-    values = {setting[key] for setting in study.settings} - {None}
-    return len(values) > 1 and all(map(is_number, values))
+def against(study: Study, task: Task, key: str) -> Iterator[Picture]:
+    """Score, training time and peak memory against a numeric key, such as the insertion layer."""
+    values = study.settings.values.loc[task.summary.index, key]
+    x = pd.to_numeric(values).dropna().astype(float).sort_values()
+    if x.nunique() < 2:
+        return
+    labels = {setting: study.settings.label(setting, key) for setting in x.index}
+    lines = _lines(labels, study.settings.label(task.chosen, key))
+    score = task.test or task.dev
+    for measure in (score, "train_seconds", "peak_memory_mib"):
+        axes = _new_axes(2.8 if measure == score else 2.4)
+        for line in lines:
+            _draw_mean(axes, line, x[line.settings], task.summary.loc[line.settings, measure])
+        axes.set(xlabel=key, ylabel=measure_title(measure))
+        _scale(axes, sorted(set(x)), linear=key == "prompt.layer")
+        caption = "Mean over the seeds; band: one standard deviation."
+        if measure == score:
+            _draw_choice(axes, task, lines, x)
+            _draw_baselines(axes.axhline, task, score)
+            caption += f" Dashes: {measure_title(task.dev)}. Ring: chosen on dev."
+        else:
+            axes.set_ylim(bottom=0)
+        what = measure_title(measure).partition(" [")[0]
+        name = file_name(measure.partition("/")[0], key, task.name)
+        yield _finish(axes, name, f"{what} on {task.name} by {key}", caption)
+
+
+def _new_axes(height: float, grid: Literal["x", "y"] = "y") -> Any:
+    axes = Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
+    axes.grid(axis=grid)
+    return axes
+
+
+def _lines(labels: dict[int, str], chosen: str) -> list[_Line]:
+    """A line for each label; of too many, the one of the chosen setting stands out."""
+    groups: dict[str, list[int]] = {}
+    for setting in labels:
+        groups.setdefault(labels[setting], []).append(setting)
+    if len(groups) <= len(COLOURS):
+        order = sorted(groups, key=lambda label: min(groups[label]))
+        looks = zip(order, COLOURS, "os^DvP", strict=False)
+        return [_Line(label, groups[label], *look) for label, *look in looks]
+    lines = [_Line("others", groups[g], FAINT, "") for g in groups if g != chosen]
+    return [*lines, _Line(chosen, groups.get(chosen, []), COLOURS[0], "o")]
+
+
+def _draw_mean(axes: Any, line: _Line, x: Any, summary: pd.DataFrame) -> Any:
+    """Means with a band of one standard deviation; an error bar where there is one point."""
+    mean, sd = summary["mean"], summary["std"].fillna(0)
+    style = {"color": line.colour, "zorder": 2 if line.colour == FAINT else 3}
+    marker = line.marker if len(x) > 1 else "o"
+    (drawn,) = axes.plot(x, mean, marker=marker, label=line.label, **style)
+    if len(x) == 1:
+        axes.errorbar(x, mean, sd, **style)
+    elif line.colour != FAINT:
+        axes.fill_between(x, mean - sd, mean + sd, alpha=0.15, linewidth=0, **style)
+    return drawn
+
+
+def _draw_choice(axes: Any, task: Task, lines: list[_Line], x: pd.Series) -> None:
+    """The means on dev, and a ring around the chosen setting."""
+    score = task.test or task.dev
+    for line in lines:
+        if line.colour == FAINT:
+            continue
+        dev = task.summary.loc[line.settings, (task.dev, "mean")]
+        axes.plot(x[line.settings], dev, color=line.colour, linewidth=0.9, linestyle=(0, (4, 2)))
+    if task.chosen in x.index:
+        place = x[task.chosen], task.mean(task.chosen, score)
+        axes.scatter(*place, 110, facecolor="none", edgecolor=INK, linewidth=1.1, zorder=5)
+
+
+def _draw_baselines(draw_line: Any, task: Task, measure: str) -> None:
+    """Scores without training, with the data and the model of the chosen setting."""
+    for (kind, label), dashes in zip(BASELINES.items(), (":", "-."), strict=True):
+        score = task.mean(task.chosen, f"{kind}/{measure}")
+        if np.isfinite(score):
+            draw_line(score, color=SOFT, label=label, linewidth=1.1, linestyle=dashes, zorder=1.5)
+
+
+def _scale(axes: Any, values: list[float], *, linear: bool) -> None:
+    """Make the x axis logarithmic where values span a decade; put ticks at the values if few."""
+    if values[0] > 0 and values[-1] >= 10 * values[0] and not linear:
+        axes.set_xscale("log")
+    if len(values) <= _MOST_TICKS:
+        axes.set_xticks(values)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+
+
+def by_value(study: Study, task: Task, key: str) -> Iterator[Picture]:
+    """Dot plot of a key that is no number: the best setting on dev with each of its values."""
+    ranked = task.summary.sort_values((task.dev, "mean"), ascending=False, kind="stable").index
+    best = study.settings.texts.loc[ranked, key].drop_duplicates().sort_index()
+    if len(best) < 2:
+        return
+    score = task.test or task.dev
+    axes = _new_axes(0.9 + 0.42 * len(best), grid="x")
+    looks = ((score, 0.0, COLOURS[0], "o"), (task.dev, 0.22, SOFT, "D"))
+    for measure, shift, colour, marker in looks:
+        found, y = task.summary.loc[best.index, measure], np.arange(len(best)) + shift
+        bars = {"xerr": found["std"].fillna(0), "fmt": marker, "color": colour}
+        axes.errorbar(found["mean"], y, label=measure_title(measure), **bars)
+    axes.set_yticks(range(len(best)), best)
+    axes.set(ylim=(len(best) - 0.5, -0.5), xlabel="score")
+    axes.locator_params(axis="x", nbins=6)
+    _draw_baselines(axes.axvline, task, score)
+    caption = "Best setting on dev for each value: mean over the seeds ± standard deviation."
+    title = f"{measure_title(score)} on {task.name} by {key}"
+    yield _finish(axes, file_name(score.partition("/")[0], key, task.name), title, caption)
+
+
+def curves(study: Study, task: Task) -> Iterator[Picture]:
+    """Learning curves: the selecting metric on dev by optimizer step."""
+    histories = {setting: history(task, setting) for setting in task.summary.index}
+    if max(map(len, histories.values())) < 2:
+        return
+    axes = _new_axes(2.8)
+    labels = {setting: study.settings.label(setting) for setting in histories}
+    for line in _lines(labels, study.settings.label(task.chosen)):
+        found = histories[line.settings[0]]
+        drawn = _draw_mean(axes, line, found.index, found)
+        drawn.set_markevery(max(1, len(found) // 8))
+    axes.set(xlabel="optimizer steps", ylabel=measure_title(task.dev))
+    caption = "Mean over the seeds up to the end of the shortest run; band: one standard deviation."
+    name, title = file_name("curves", task.name), f"learning curves on {task.name}"
+    yield _finish(axes, name, title, caption)
+
+
+def history(task: Task, setting: int) -> pd.DataFrame:
+    """Mean and std on dev at each step at which all runs of a setting were evaluated."""
+    series = [
+        pd.Series({int(entry["step"]): entry[task.metric] for entry in record.dev_history})
+        for record in task.runs_of(setting)["record"]
+    ]
+    table = pd.concat(series, axis=1, join="inner").sort_index()
+    return pd.DataFrame({"mean": table.mean(axis=1), "std": table.std(axis=1)})
+
+
+def _finish(axes: Any, name: str, title: str, caption: str) -> Picture:
+    """Add the legend, with each label once."""
+    figure, (handles, labels) = axes.figure, axes.get_legend_handles_labels()
+    legend = dict(zip(labels, handles, strict=True))
+    if legend:
+        short = [label[:_LONGEST_LABEL] for label in legend]
+        columns = 2 if max(map(len, short)) <= _LONGEST_LABEL // 2 - 2 else 1
+        figure.legend(legend.values(), short, loc="outside lower center", ncols=columns)
+        rows = -(-len(short) // columns)
+        figure.set_figheight(figure.get_figheight() + rows * _LEGEND_ROW)
+    return Picture(name, f"{title[0].upper()}{title[1:]}", caption, figure)

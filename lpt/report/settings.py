@@ -1,152 +1,131 @@
-"""Which config keys tell the runs of a report apart, and which only follow another one."""
+"""Settings: which config keys tell the runs of a study apart, and how their values are shown."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
-from lpt.report.runs import SEEDS, Run, Value
+import pandas as pd
 
-# Where things lie, and what changes neither scores nor costs in a way worth a column.
-_IRRELEVANT = (
-    "model.path",
-    "data.path",
-    "data.root",
-    "data.verify",
-    "data.extra",
-    "data.num_workers",
-    "data.eval_batch_size",
-    "trainer.num_sanity_val_steps",
-)
-# Of keys that vary together, the first of these is shown. optim.lr comes before prompt.lr, which is
-# only its default.
-_FIRST = ("task", "model.name", "prompt.kind", "prompt.layer", "prompt.length", "optim.lr")
-_LEADING = ("task", "model.name", "prompt.kind")
-_PLAIN = ("kind", "name", "loss")  # words whose values speak for themselves
+from lpt.report.collect import GROUPS, HASH_DIGITS, SEEDS
+from lpt.report.formatting import show
+
+DATA = "split.sha256"
+_FIRST = ("model.name", "prompt.kind", "prompt.layer", "prompt.length", "optim.lr")
+_DEFAULT_KEYS = ["prompt.kind", "prompt.layer"]  # shown where nothing differs
+# That these follow from the task or from the model is no news.
+_OWN = {"task": ["task.name"], "model": ["model.name"], "backbone": ["model.name"]}
+_SELF_EXPLANATORY = ("prompt.kind", "model.name", "strategy.name", "loss")
+_VAGUE = ("path", "sha256", "fingerprint", "name", "dir")  # without the group in front
+_LONGEST_VALUE = 32
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Config keys that vary among the runs.
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """The settings of a study: each is one combination of the values of some keys.
 
     Attributes:
-        shown: The ones whose values make a setting, without task and seeds.
-        follows: Key that varies, too, but only together with others, to those others.
+        keys: Those keys, without the task and the seeds.
+        confounded: Keys that are left out because they vary only with choices of other config
+            groups, such as a learning rate with the kind of prompt.
+        values: A row for each setting, in order, and a column for each key.
+        texts: The same as shown; `#1`, `#2` stand for long values.
+        long_values: What these stand for, in words.
+        number: Number of the setting (index of `values`) of each run.
     """
 
-    shown: tuple[str, ...]
-    follows: Mapping[str, tuple[str, ...]]
+    keys: list[str]
+    confounded: list[str]
+    values: pd.DataFrame
+    texts: pd.DataFrame
+    long_values: tuple[str, ...]
+    number: pd.Series
 
-    def setting(self, run: Run) -> Setting:
-        """The setting of a run."""
-        return Setting(tuple((key, run.config.get(key)) for key in self.shown))
-
-    def word(self, key: str) -> str:
-        """A key as short as it can be told from the others: `prompt.layer` is `layer`."""
-        last = key.rpartition(".")[2]
-        alone = sum(other.rpartition(".")[2] == last for other in self.shown) <= 1
-        return last if alone else key
-
-    def label(self, setting: Setting, without: Iterable[str] = ()) -> str:
-        """A setting in a few words, or an empty string where nothing varies."""
-        left_out = set(without)
-        words = ((self.word(key), value) for key, value in setting.values if key not in left_out)
+    def label(self, setting: int, without: str | None = None) -> str:
+        """A setting in a few words: the values of all keys but one."""
         return ", ".join(
-            show(value) if word in _PLAIN else f"{word} {show(value)}" for word, value in words
+            text if key in _SELF_EXPLANATORY else f"{title(key, self.keys)} {text}"
+            for key, text in self.texts.loc[setting].items()
+            if key != without
         )
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Values of the keys that vary: what is repeated over the seeds."""
+def find_settings(config: pd.DataFrame, splits: pd.Series, swept: Set[str]) -> Settings:
+    """Group runs by what differs between their configurations.
 
-    values: tuple[tuple[str, Value], ...]
+    Runs with different data at the same data seed are never in one setting.
 
-    def __getitem__(self, key: str) -> Value:
-        return dict(self.values)[key]
+    Args:
+        config: A row for each run, a column for each config key; a key that a run lacks is null.
+        splits: Checksum of the data of each run.
+        swept: Keys that are shown in any case.
+    """
+    config = config.where(config.notna(), None)
+    config = config.assign(**{DATA: _conflicting_data(config, splits)})
+    varying = [
+        key
+        for key in config.columns.drop([*SEEDS, "task.name"])
+        if key in swept or config[key].nunique(dropna=False) > 1
+    ]
+    always, choices = {*swept, *_DEFAULT_KEYS}, [*GROUPS.values()]
+    hidden = [key for key in varying if key not in always and _follows(config, key, choices)]
+    keys = [key for key in varying if key not in hidden] or _DEFAULT_KEYS
+    keys = sorted(keys, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
+    rows = config[keys].drop_duplicates(ignore_index=True)
+    order = sorted(rows.index, key=lambda row: [_order_of(value) for value in rows.loc[row]])
+    values = rows.loc[order].reset_index(drop=True)
+    appearance = config.groupby(keys, sort=False, dropna=False).ngroup()
+    number = appearance.map({row: place for place, row in enumerate(order)})
+    texts, long_values = values.map(show), []
+    for key in keys:
+        long = [text for text in texts[key].unique() if len(text) > _LONGEST_VALUE]
+        short = {text: f"#{place}" for place, text in enumerate(long, 1)}
+        long_values += [f"{title(key, keys)} {name}: {text}" for text, name in short.items()]
+        texts[key] = texts[key].replace(short)
+    confounded = [
+        key for key in hidden if not _follows(config, key, _OWN.get(key.partition(".")[0], []))
+    ]
+    return Settings(keys, confounded, values, texts, tuple(long_values), number)
 
-    def without(self, *keys: str) -> Setting:
-        """The same, blind for some keys."""
-        return Setting(tuple(item for item in self.values if item[0] not in keys))
 
-    @property
-    def order(self) -> tuple[tuple[int, float, str], ...]:
-        """By what settings are sorted: numbers by size before words."""
-        return tuple(order_of(value) for _, value in self.values)
+def _conflicting_data(config: pd.DataFrame, splits: pd.Series) -> pd.Series:
+    """Checksum of a run's data where runs of its setting and data seed have others, else None.
+
+    Then each draw of the data becomes a setting: a file was changed in between.
+    """
+    configured = [key for key in config if key not in SEEDS]
+    setting = config.groupby(configured, sort=False, dropna=False).ngroup()
+    draws = splits.groupby([setting, config["data.seed"]]).transform("nunique")
+    conflict = (draws > 1).groupby(setting).transform("any")
+    return splits.str[:HASH_DIGITS].astype(object).where(conflict, None)
 
 
-def order_of(value: Value) -> tuple[int, float, str]:
-    """By what values of a key are sorted: nothing, then numbers by size, then words."""
-    if value is None:
+def _follows(config: pd.DataFrame, key: str, choices: Iterable[str]) -> bool:
+    """Whether a key, which is not a choice itself, has one value for each combination of these."""
+    present = [choice for choice in choices if choice in config]
+    if key in GROUPS.values() or not present:
+        return False
+    grouped = config.groupby(present, sort=False, dropna=False)[key]
+    return bool(grouped.nunique(dropna=False).max() == 1)
+
+
+def title(key: str, keys: Sequence[str]) -> str:
+    """A key among others, as short as possible: of a choice its group, or a unique last part."""
+    if key in GROUPS.values():
+        return key.partition(".")[0]
+    last = key.rpartition(".")[2]
+    unique = sum(other.rpartition(".")[2] == last for other in keys) == 1
+    return last if unique and last not in _VAGUE else key
+
+
+def _order_of(value: Any) -> tuple[int, float, str]:
+    """Sort key of values: null, then numbers by size, then text."""
+    if pd.isna(value):
         return (0, 0.0, "")
-    if is_number(value):
-        return (1, float(value), "")
-    return (2, 0.0, str(value))
+    return (1, float(value), "") if is_number(value) else (2, 0.0, str(value))
 
 
-def is_number(value: Value) -> bool:
+def is_number(value: Any) -> bool:
     """Whether a value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def show(value: Value) -> str:
-    """A value as it is written in the report: on one line, without what cannot be printed."""
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return tidy(value) if isinstance(value, str) else json.dumps(value)
-
-
-def tidy(text: str) -> str:
-    """Text on one line, without what cannot be printed."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def find_keys(runs: Sequence[Run], swept: Collection[str] = ()) -> Keys:
-    """The keys that differ among the runs, or were to differ.
-
-    A key that is a function of another one, or of task, model and kind of prompt together, is not
-    shown: a learning rate that was chosen for each kind of prompt is no setting of its own. What a
-    sweep was to vary (`swept`) is shown in any case.
-    """
-    names = dict.fromkeys(key for run in runs for key in run.config)
-    columns = {
-        key: tuple(_hashable(run.config.get(key)) for run in runs)
-        for key in names
-        if key not in SEEDS and key not in _IRRELEVANT
-    }
-    combinations = len(set(zip(*columns.values(), strict=True)))
-    varying = [key for key, column in columns.items() if len(set(column)) > 1 or key in swept]
-    varying.sort(key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
-    # A number drawn anew for each setting, as random search does, decides nothing else.
-    drawn = {
-        key
-        for key in varying
-        if len(set(columns[key])) == combinations
-        and any(isinstance(run.config.get(key), float) for run in runs)
-    }
-    shown: list[str] = []
-    follows: dict[str, tuple[str, ...]] = {}
-    for key in varying:
-        leading = tuple(other for other in _LEADING if other in shown and other != key)
-        single = ((other,) for other in shown if other not in drawn)
-        led = (o for o in (*single, leading) if o and _follows(columns, key, o))
-        others = None if key in _LEADING or key in swept else next(led, None)
-        if others is None:
-            shown.append(key)
-        else:
-            follows[key] = others
-    return Keys(tuple(key for key in shown if key != "task"), follows)
-
-
-def _follows(columns: Mapping[str, tuple[object, ...]], key: str, others: tuple[str, ...]) -> bool:
-    """Whether a key has one value for each of the others'."""
-    given = list(zip(*(columns[other] for other in others), strict=True))
-    return len(set(given)) == len(set(zip(given, columns[key], strict=True)))
-
-
-def _hashable(value: Value) -> object:
-    """1, 1.0 and true are equal to Python, and 1 and true are not the same setting."""
-    return (value, isinstance(value, bool))

@@ -1,139 +1,217 @@
-"""What a run leaves behind: metrics.json, predictions.tsv, and the table at its end."""
+"""metrics.json and progress.json: the results of a run, and how far it is."""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-import torch
-from rich.console import Console
-from rich.table import Table
+from pydantic import Field, model_validator
 
-from lpt.data.candidates import ANSWER, GROUP, ID
-from lpt.data.tasks import UNKNOWN, Task
-from lpt.errors import literal_text
-from lpt.files import write_atomically
-from lpt.training.metrics import EvalOutput
+from lpt.config.resolve import flatten
+from lpt.files import JsonModel, JsonObject, read_json_model, write_atomically
+from lpt.runs.environment import Environment
+from lpt.runs.run_dir import METRICS_FILE, PROGRESS_FILE
 
-FINISHED = "metrics.json"
-CONFIG = "config.yaml"
-PROGRESS = "progress.json"
-ADAPTER = "adapter"
-_LIBRARIES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "hydra-core")
+_MAX_BYTES = 1 << 26  # both grow with the number of dev evaluations
+
+Scores = dict[str, float]
+"""Metric to value."""
+ScoresOrNone = Scores | None
+"""None for a set without labels."""
+
+# Where files are and what is logged; task.default_path is where lpt is installed.
+_NO_SETTINGS = (
+    *("run_dir", "resume", "overwrite", "dry_run", "logger", "sweep"),
+    *("cache.dir", "task.default_path"),
+)
 
 
-def predictions_file(name: str) -> str:
-    """File with the answers to a set."""
-    return "predictions.tsv" if name == "test" else f"predictions-{name}.tsv"
+class BackboneRecord(JsonModel):
+    """The frozen weights."""
+
+    name: str
+    """Short name."""
+    model_type: str
+    """Family, as transformers names it."""
+    fingerprint: str
+    """SHA-256 of the weights, shortened."""
+    commit: str | None
+    """Commit on the hub; None for a local folder or package."""
 
 
-def prediction_columns(answers: EvalOutput, task: Task) -> dict[str, list[str]]:
-    """The answers to a set by column, as they are shown.
+class SplitRecord(JsonModel):
+    """The sets of a run; split.json has their rows."""
 
-    Columns: index (the row in the source), those of id, group and answer that there are,
-    prediction, and, where any are known, label.
+    origin: dict[str, str]
+    """Where each set comes from, in words."""
+    sizes: dict[str, int]
+    """Examples of each set."""
+    groups: dict[str, int]
+    """Groups of each set whose examples form groups."""
+    truncated: dict[str, int]
+    """Texts of each set that were cut at data.max_length."""
+    sha256: str
+    """Of rows and texts of train, dev and test."""
+
+
+class Selection(JsonModel):
+    """Which checkpoint was tested."""
+
+    metric: str
+    step: int
+    value: float
+    """Of the metric on dev, at that step."""
+
+
+class ParameterCounts(JsonModel):
+    """Sizes of the model."""
+
+    trainable: int
+    total: int
+
+
+class Cost(JsonModel):
+    """What the run took, summed over all its starts; peak memory is the largest of them."""
+
+    starts: int
+    """1 for a run that was never interrupted."""
+    steps: int
+    """Optimizer steps."""
+    train_seconds: float
+    """Training steps alone: no evaluation, no cache."""
+    total_seconds: float
+    """From the start of the run to its last score."""
+    cache_seconds: float
+    """Precomputing hidden states."""
+    examples_per_second: float
+    """Training examples, over all devices."""
+    padding_share: float
+    """Share of padding among the tokens of the training batches."""
+    peak_memory_mib: float
+    """While training; on the GPU what was allocated, else what was resident."""
+    peak_memory_mib_before_training: float
+
+
+class CacheRecord(JsonModel):
+    """Which sets' hidden states were cached."""
+
+    sets: list[str]
+    reason: str | None
+    """Why some or all were not."""
+
+
+_IDENTITY: Mapping[str, type] = {
+    "task.name": str,
+    "model.name": str,
+    "prompt.kind": str,
+    "prompt.layer": int,
+    "data.seed": int,
+    "seed": int,
+}
+
+
+class RunRecord(JsonModel):
+    """What metrics.json holds; its presence marks a finished run."""
+
+    format: Literal[1] = 1
+    run_dir: str
+    command: list[str]
+    """Overrides on the command line; empty for a run that was started from Python."""
+    config: JsonObject
+    """The resolved configuration (`lpt.config.resolve`), the same as in config.yaml."""
+    backbone: BackboneRecord
+    split: SplitRecord
+    metrics: list[str] = Field(min_length=1)
+    """Names of the task's metrics, the selecting one first."""
+    selection: Selection
+    dev: Scores
+    test: ScoresOrNone
+    extra: dict[str, ScoresOrNone]
+    """Scores of the extra evaluation sets."""
+    majority: dict[str, ScoresOrNone]
+    """Scores of the most frequent answer in train, by set."""
+    zero_shot: dict[str, ScoresOrNone]
+    """Scores of the language model without a prompt, by set."""
+    dev_history: list[Scores]
+    """Each dev evaluation: `step` and its scores."""
+    parameters: ParameterCounts
+    cost: Cost
+    cache: CacheRecord
+    environment: Environment
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """What a report computes with is there: the keys that identify a run, its dev scores."""
+        flat, metric = flatten(self.config), self.selection.metric
+        keys = [key for key, kind in _IDENTITY.items() if type(flat.get(key)) is not kind]
+        if keys:
+            raise ValueError(f"config: expected a resolved configuration, with {', '.join(keys)}")
+        if metric not in self.dev or any({"step", metric} - s.keys() for s in self.dev_history):
+            raise ValueError(f"dev, dev_history: expected scores of {metric}, the selecting metric")
+        return self
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Self:
+        """The record of the run in a folder; a `ConfigError` names all of its faults."""
+        return read_json_model(run_dir / METRICS_FILE, cls, _MAX_BYTES)
+
+    def write(self, run_dir: Path) -> None:
+        """Write metrics.json, the last file of a run."""
+        write_atomically(run_dir / METRICS_FILE, self.model_dump_json(indent=2) + "\n")
+
+    def settings(self) -> dict[str, Any]:
+        """What makes this run comparable with others: dotted config key to value.
+
+        Besides the configuration, the weights (`backbone.fingerprint`) and the examples
+        (`split.sha256`); not where files go and what is logged.
+        """
+        flat = flatten(self.config)
+        kept = {key: value for key, value in flat.items() if not key.startswith(_NO_SETTINGS)}
+        weights, examples = self.backbone.fingerprint, self.split.sha256
+        return kept | {"backbone.fingerprint": weights, "split.sha256": examples}
+
+    def scores(self) -> dict[str, ScoresOrNone]:
+        """Final scores of dev, test and the extra sets."""
+        return {"dev": self.dev, "test": self.test, **self.extra}
+
+    def summary(self) -> dict[str, float]:
+        """Final scores under the names that every logger gets: `final/test/accuracy`."""
+        tables = {"majority": self.majority, "zero_shot": self.zero_shot, "final": self.scores()}
+        return {
+            f"{kind}/{split}/{metric}": value
+            for kind, sets in tables.items()
+            for split, scores in sets.items()
+            for metric, value in (scores or {}).items()
+        }
+
+
+class RunProgress(JsonModel):
+    """What progress.json holds; a run rewrites it at each dev evaluation.
+
+    Attributes:
+        metric: Metric that selects the checkpoint.
+        steps: Optimizer steps of the whole run.
+        dev_history: Each dev evaluation so far: `step` and its scores.
     """
-    part = answers.part
-    columns: dict[str, list[str]] = {"index": [str(row) for row in part.row_ids]}
-    columns |= {note: part.notes[note] for note in (ID, GROUP, ANSWER) if note in part.notes}
-    columns["prediction"] = [task.shown(answer) for answer in answers.predicted.tolist()]
-    if any(label != UNKNOWN for label in part.labels):
-        columns["label"] = [task.shown(y) if y != UNKNOWN else "" for y in part.labels]
-    return columns
+
+    metric: str
+    steps: int
+    dev_history: list[Scores]
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Self:
+        """The progress of the run in a folder; a `ConfigError` names all of its faults."""
+        return read_json_model(run_dir / PROGRESS_FILE, cls, _MAX_BYTES)
+
+    def write(self, run_dir: Path) -> None:
+        """Write progress.json."""
+        write_atomically(run_dir / PROGRESS_FILE, self.model_dump_json() + "\n")
 
 
-def write_predictions(path: Path, answers: EvalOutput, task: Task) -> None:
-    """Write the answers to a set as TSV, a line an example; columns: `prediction_columns`."""
-    columns = prediction_columns(answers, task)
-    rows = zip(*columns.values(), strict=True)
-    lines = ["\t".join(columns), *("\t".join(map(_one_line, row)) for row in rows)]
-    write_atomically(path, "\n".join(lines) + "\n")
-
-
-def _one_line(cell: str) -> str:
-    """Free text as it fits into a cell."""
-    return " ".join(cell.split()) if not cell.isprintable() else cell
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and git revision."""
-    libraries = {"lpt": "lpt", **{name: name for name in _LIBRARIES}}
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "versions": {"python": platform.python_version()}
-        | {name: version(package) for name, package in libraries.items()},
-        "device": gpu or platform.processor() or platform.machine(),
-        "git_revision": _git_revision(),
-    }
-
-
-def _git_revision() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write metrics.json; its presence marks a finished run."""
-    write_atomically(path, json.dumps(metrics, indent=2) + "\n")
-
-
-def print_table(metrics: Mapping[str, Any], console: Console) -> None:
-    """The table at the end of a run."""
-    title = f"{metrics['task']} · {metrics['model']['name']} · {describe_prompt(metrics)}"
-    table = Table(title=literal_text(title, "table.title"))
-    table.add_column("")
-    trained = {"dev": metrics["dev"], "test": metrics["test"], **metrics["extra"]}
-    # Without labels, a set was answered, but not scored.
-    shown = [(split, name) for split, scores in trained.items() for name in scores or ()]
-    for split, name in shown:
-        table.add_column(literal_text(f"{split} {name}"), justify="right")
-    rows = {
-        "majority class": metrics["majority"],
-        "zero-shot": metrics["zero_shot"],
-        "late prompt": trained,
-    }
-    for row, scores in rows.items():
-        cells = [_score(scores.get(split), name) for split, name in shown]
-        table.add_row(row, *cells, style="bold" if row == "late prompt" else None)
-    console.print(table)
-    trainable, total = metrics["parameters"]["trainable"], metrics["parameters"]["total"]
-    speed = metrics["speed"]
-    told = (
-        f"trained {trainable:,} of {total:,} parameters ({100 * trainable / total:.2f} %) in "
-        f"{speed['train_seconds']:.0f} s, {speed['examples_per_second']:.1f} examples/s; "
-        f"best dev {metrics['selection']['metric']} at step {metrics['selection']['step']}"
-    )
-    origin = metrics["protocol"]["origin"]
-    origins = "; ".join(f"{split}: {where}" for split, where in origin.items())
-    for line in (told, origins, f"everything is in {metrics['run_dir']}"):
-        console.print(literal_text(line), soft_wrap=True)
-
-
-def _score(scores: Mapping[str, float] | None, name: str) -> str:
-    return f"{scores[name]:.3f}" if scores and name in scores else ""
-
-
-def describe_prompt(metrics: Mapping[str, Any]) -> str:
-    """The prompt in a few words."""
-    prompt = metrics["prompt"]
-    return f"{prompt['kind']} at layer {prompt['layer']}"
-
-
-def summary(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Final scores under the names that every tracker shows."""
-    summary: dict[str, float] = {}
-    for kind in ("majority", "zero_shot"):
-        for split, scores in metrics[kind].items():
-            summary |= {f"{kind}/{split}/{k}": v for k, v in (scores or {}).items()}
-    for split, scores in {**{s: metrics[s] for s in ("dev", "test")}, **metrics["extra"]}.items():
-        summary |= {f"final/{split}/{k}": v for k, v in (scores or {}).items()}
-    return summary
+def dev_scores(run_dir: Path) -> list[float]:
+    """Dev score of each evaluation of a run so far; a `ConfigError` names a damaged file."""
+    if not (run_dir / PROGRESS_FILE).exists():
+        return []
+    progress = RunProgress.read(run_dir)
+    return [scores[progress.metric] for scores in progress.dev_history]

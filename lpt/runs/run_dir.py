@@ -1,95 +1,130 @@
-"""The folder of a run: found or made, cleared of what an earlier run left, and the log in it."""
+"""The folder of a run: names of its files, its outputs, its lock."""
 
 from __future__ import annotations
 
-import logging
+import itertools
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_only
 
 from lpt.config.schema import Config
-from lpt.errors import RunError, config_error
-from lpt.runs.record import ADAPTER, CONFIG, FINISHED, PROGRESS
-from lpt.training.checkpoints import FOLDER, saved
+from lpt.errors import Problems, RunError, config_error
 
-# Set by the first process; the others run the same command and share its folder.
-_ENVIRONMENT = "LPT_RUN_DIR"
-SAVING_SECONDS = 60.0  # that a run may take to save its state when it is asked to end
-_LOCK = ".lock"
-_LEFT_BEHIND = (
-    FINISHED,
-    "predictions*.tsv",
-    CONFIG,
-    PROGRESS,
-    "log.txt",
-    ADAPTER,
-    "checkpoints",
-    "csv",
-    "tensorboard",
-    "wandb",
+METRICS_FILE, CONFIG_FILE, LOG_FILE = "metrics.json", "config.yaml", "log.txt"
+PROGRESS_FILE = "progress.json"
+ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
+BEST, LAST = "best.ckpt", "last.ckpt"
+_OUTPUTS = (
+    *(METRICS_FILE, CONFIG_FILE, LOG_FILE, PROGRESS_FILE, "predictions*.tsv"),
+    *(ADAPTER, CHECKPOINTS, "csv", "tensorboard", "wandb"),
 )
+SAVING_SECONDS = 60.0
+"""Time that an interrupted run may take to save its state."""
+_LOCK = ".lock"
+_PROBE_SECONDS = 1.0  # `is_locked` holds the lock for the moment in which it looks
 
 
-def claim_run_dir(config: Config, layer: int, *, goes_on: bool = False) -> Path:
-    """The folder of this run, made if it is not there.
-
-    It is cleared of what an earlier run left, unless this one goes on with it.
+def create_run_dir(config: Config, *, resuming: bool = False) -> Path:
+    """Create the folder of a run; on rank 0, remove an earlier run's outputs unless resuming.
 
     Raises:
-        ConfigError: Processes that were started one by one have no common folder; another run has
-            taken it meanwhile.
+        ConfigError: Ranks that were started one by one have no common folder, or another run
+            started in the folder in the meantime.
     """
     if not is_global_zero():
-        common = os.environ.get(_ENVIRONMENT, config.run_dir)
-        if common is None:
-            raise config_error(
-                "run_dir", "null, with processes started from outside", "a common folder"
-            )
-        return Path(common)
-    run_dir = Path(config.run_dir) if config.run_dir is not None else _new_folder(config, layer)
+        if config.run_dir is None:
+            given = "null, with ranks started from outside"
+            raise config_error("run_dir", given, "a folder that all ranks see")
+        return Path(config.run_dir)
+    run_dir = Path(config.run_dir) if config.run_dir is not None else _new_folder(config)
     run_dir.mkdir(parents=True, exist_ok=True)
-    if not goes_on:
-        with lock_run_dir(run_dir, 0):
-            held = existing_outputs(run_dir)
-            # Of what could be gone on with there was nothing when this run was planned.
-            resumable = [*saved(run_dir / FOLDER), *run_dir.glob(FINISHED)]
-            others = held if config.resume is None else resumable
-            if others and not config.overwrite:
-                raise config_error(
-                    "run_dir", f"another run has begun in {run_dir}", "another folder"
-                )
-            for path in held:
-                _remove(path)
-    os.environ[_ENVIRONMENT] = str(run_dir)
+    if not resuming:
+        with lock_run_dir(run_dir):
+            _remove_outputs(config, run_dir)
     return run_dir
 
 
+def _remove_outputs(config: Config, run_dir: Path) -> None:
+    outputs = existing_outputs(run_dir)
+    # With resume, what was interrupted before its first checkpoint starts over.
+    interrupted = config.resume is not None and not (run_dir / METRICS_FILE).exists()
+    kept = existing_checkpoints(run_dir) if interrupted else outputs
+    if kept and not config.overwrite:
+        raise config_error("run_dir", f"another run started in {run_dir}", "another folder")
+    for path in outputs:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _new_folder(config: Config) -> Path:
+    """A folder under runs/ that no other run has, named by time and setting."""
+    setting = f"{config.prompt.kind}{config.prompt.layer}-s{config.seed}"
+    stem = "-".join((time.strftime("%Y%m%d-%H%M%S"), config.task.name, config.model.name, setting))
+    for number in itertools.count(1):
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+    return folder
+
+
+def existing_outputs(run_dir: Path) -> list[Path]:
+    """Outputs of an earlier run in a folder."""
+    return [path for pattern in _OUTPUTS for path in sorted(run_dir.glob(pattern))]
+
+
+def existing_checkpoints(run_dir: Path) -> list[Path]:
+    """Checkpoints of a run."""
+    files = (run_dir / CHECKPOINTS / name for name in (BEST, LAST))
+    return [file for file in files if file.is_file()]
+
+
+def check_run_dir(config: Config, problems: Problems) -> None:
+    """Check that a run can use `run_dir`, and `resume` what it names."""
+    if config.resume not in (None, "auto") and not Path(str(config.resume)).is_dir():
+        problems.add("resume", f"{config.resume} is not a folder", "auto, or the folder of a run")
+    run_dir = Path(config.run_dir or "runs").absolute()
+    existing = next(path for path in (run_dir, *run_dir.parents) if path.exists())
+    if not existing.is_dir():
+        problems.add("run_dir", f"{existing} is a file", "a folder")
+    elif not os.access(existing, os.W_OK):
+        problems.add("run_dir", f"{existing} is not writable", "a writable folder")
+    if config.run_dir is None or config.overwrite or config.resume is not None:
+        return
+    outputs = [path.name for path in existing_outputs(run_dir)]
+    if outputs and is_global_zero():
+        what = "a finished run" if METRICS_FILE in outputs else ", ".join(outputs)
+        hint = "choose another run_dir, resume an interrupted run (resume=auto), or replace it "
+        hint += "(overwrite=true)"
+        problems.add("run_dir", f"{config.run_dir} holds {what}", "a new folder", hint)
+
+
 @contextmanager
-def lock_run_dir(folder: Path, patience: float) -> Iterator[None]:
-    """Keep other processes out of the folder of a run, within the block.
+def lock_run_dir(run_dir: Path, patience: float = _PROBE_SECONDS) -> Iterator[None]:
+    """Keep other processes out of the folder of a run within the block; on rank 0 only.
 
     Args:
-        folder: Of the run; it is there.
+        run_dir: The folder, which exists.
         patience: Seconds to wait for another process, which may be saving its state.
 
     Raises:
-        ConfigError: Another process goes on using it.
+        ConfigError: Another process keeps the lock.
     """
     if not is_global_zero():
         yield
         return
-    lock = FileLock(folder / _LOCK, is_singleton=True)  # within a process it can be taken again
+    lock = FileLock(run_dir / _LOCK, is_singleton=True)  # reentrant within a process
     try:
-        lock.acquire(timeout=patience)
+        lock.acquire(timeout=max(patience, _PROBE_SECONDS))
     except Timeout:
-        given = f"another process is running in {folder}"
+        given = f"another process is running in {run_dir}"
         raise config_error("run_dir", given, "another folder", "wait for it, or stop it") from None
     try:
         yield
@@ -97,112 +132,51 @@ def lock_run_dir(folder: Path, patience: float) -> Iterator[None]:
         lock.release()
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether the process of a run is alive that has this folder."""
-    if not (folder / _LOCK).exists():
+def is_locked(run_dir: Path) -> bool:
+    """Whether a process is running in this folder."""
+    if not (run_dir / _LOCK).exists():
         return False
     try:
-        with FileLock(folder / _LOCK).acquire(timeout=0):
+        with FileLock(run_dir / _LOCK).acquire(timeout=0):
             return False
     except Timeout:
         return True
 
 
-def existing_outputs(run_dir: Path) -> list[Path]:
-    """What an earlier run left in a folder."""
-    return [path for pattern in _LEFT_BEHIND for path in sorted(run_dir.glob(pattern))]
+def resume_override(run_dir: Path) -> str:
+    """The override that resumes an interrupted run."""
+    return f"resume={run_dir}"
+
+
+def is_global_zero() -> bool:
+    """Whether this process is rank 0, which writes; the other ranks of a run share its folder.
+
+    Read from the variables of torchrun, Lightning and Slurm: importing Lightning takes seconds.
+    """
+    rank = os.environ.get("RANK")
+    if rank is None and "LOCAL_RANK" in os.environ:
+        node = os.environ.get("NODE_RANK", "0")
+        rank = "0" if node == os.environ["LOCAL_RANK"] == "0" else "1"
+    return (rank or os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
 @contextmanager
 def explain_os_errors(run_dir: Path | None) -> Iterator[None]:
-    """Say what is to be done about a full disk or a folder that is gone.
+    """Say what to do about a full disk or a missing folder.
 
     Args:
-        run_dir: Of the run; None before there is one.
+        run_dir: Folder of the run; None before it is created.
 
     Raises:
-        RunError: Within the block, the machine did not do as it should.
+        RunError: An OSError was raised within the block.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # of a library, which has its own reasons
+        if error.errno is None:  # raised by a library, with its own explanation
             raise
-        what = f"{error.filename or run_dir or 'runs'}: {error.strerror or error}. "
+        reason = f"{error.filename or run_dir or 'runs'}: {error.strerror or error}. "
         if run_dir is None:
-            raise RunError(f"{what}Nothing was begun.") from error
-        hint = f"Mend that; then the same command with {resume_override(run_dir)} goes on."
-        raise RunError(f"{what}What was saved before is as it was. {hint}") from error
-
-
-def resume_override(run_dir: Path) -> str:
-    """What is to be added to the command of a run that was interrupted."""
-    return f"resume={run_dir}"
-
-
-class _LogFile(logging.FileHandler):
-    """A file whose loss is told once; the run goes on."""
-
-    lost = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """As logging calls it when a record cannot be written."""
-        if not self.lost:
-            self.lost = True
-            with suppress(OSError):  # it may lie on the same disk
-                sys.stderr.write(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}\n")
-
-
-@contextmanager
-def log_to(run_dir: Path) -> Iterator[None]:
-    """Send log records and warnings to log.txt in the run folder, too, and what ends the block."""
-    if not is_global_zero():
-        yield
-        return
-    handler = _LogFile(run_dir / "log.txt", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    names = ("lpt", "lightning.pytorch", "py.warnings")
-    loggers = [logging.getLogger(name) for name in names]
-    logging.captureWarnings(True)
-    logging.getLogger("lpt").setLevel(logging.DEBUG)
-    for logger in loggers:
-        logger.addHandler(handler)
-    try:
-        yield
-    except Exception:
-        logging.getLogger("lpt").debug("The run ends with", exc_info=True)
-        raise
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-        with suppress(OSError):  # of what could not be written, and was told
-            handler.close()
-        logging.captureWarnings(False)
-
-
-def is_global_zero() -> bool:
-    """Whether this is the process that writes; the others of a run share its folder."""
-    # Until the ranks have met, Lightning takes the first process of each node for the first of all.
-    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
-
-
-def _new_folder(config: Config, layer: int) -> Path:
-    """A folder under runs/ that no other run has, named by time and setting."""
-    parts = (config.task.name, config.model.name, f"{config.prompt.kind}{layer}")
-    stem = "-".join([time.strftime("%Y%m%d-%H%M%S"), *parts, f"s{config.seed}"])
-    number = 1
-    while True:
-        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+            raise RunError(f"{reason}The run was not started.") from error
+        hint = f"Fix this, then rerun with {resume_override(run_dir)} to resume."
+        raise RunError(f"{reason}What was saved before is unchanged. {hint}") from error

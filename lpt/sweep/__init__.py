@@ -1,1 +1,1 @@
-"""Multiruns that finish, resume, and end in one record and one report."""
+"""Sweeps: many runs, resumed where they stopped, with one table of results and one report."""

@@ -1,102 +1,90 @@
-"""Jobs on this machine, several at a time, each with devices of its own."""
+"""Jobs on this machine, several at a time, each with its own devices."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+import time
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
 
 import torch
 
-from lpt.errors import ConfigError
-from lpt.sweep.job import Job, Stop, run_job
-from lpt.sweep.process import Forked, start_fresh
+from lpt.runs.job_record import JobRecord
+from lpt.sweep.jobs import POLL_SECONDS, Job
+from lpt.sweep.process import Start, deferred_signals, start_process
 
-logger = logging.getLogger(__name__)
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
+_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS"
-Place = tuple[str, ...]  # ids of GPUs; none: the CPU
+
+Slot = tuple[str, ...]
+"""Ids of the GPUs that one job at a time runs on; empty: the CPU."""
 
 
-def places(at_a_time: int | None, devices: int, gpus: Sequence[str]) -> list[Place]:
-    """Where jobs can run at the same time.
+def slots(jobs: int | None, devices: int, gpus: Sequence[str]) -> list[Slot]:
+    """The slots of jobs that run at the same time.
 
     Args:
-        at_a_time: How many; None: one for each group of GPUs, or one on the CPU. Where there are
-            more than groups, jobs share GPUs.
-        devices: GPUs that a job needs.
-        gpus: Ids of those that there are; none: jobs run on the CPU.
+        jobs: Number of slots; None: one per group of GPUs, or one on the CPU. More slots than
+            groups share GPUs.
+        devices: GPUs that each job needs.
+        gpus: Ids of the GPUs; empty: jobs run on the CPU.
     """
     if not gpus:
-        return [()] * (at_a_time or 1)
+        return [()] * (jobs or 1)
     groups = [tuple(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
-    groups = groups or [tuple(gpus)]  # too few: the job says so
-    return [groups[i % len(groups)] for i in range(at_a_time or len(groups))]
+    groups = groups or [tuple(gpus)]  # fewer than a job needs: its run reports that
+    return [groups[i % len(groups)] for i in range(jobs or len(groups))]
 
 
 def visible_gpus() -> list[str]:
     """Ids of the GPUs that this process may use."""
     count = torch.cuda.device_count()
-    named = os.environ.get(_VISIBLE)
-    return named.split(",")[:count] if named else [str(i) for i in range(count)]
+    ids = os.environ.get(_VISIBLE_DEVICES)
+    return ids.split(",")[:count] if ids else [str(i) for i in range(count)]
 
 
-def run_pool(folders: Sequence[Path], at_a_time: int | None) -> None:
-    """Run the jobs of these folders, in their order.
+def run_pool(folders: Sequence[Path], jobs: int | None, *, start: Start = start_process) -> None:
+    """Run the jobs in these folders, in their order.
+
+    Args:
+        folders: Folders with a job.json each.
+        jobs: Number of jobs that run at the same time; None: as many as the devices allow.
+        start: Starts the process of a job.
 
     Raises:
-        KeyboardInterrupt: It was asked to stop; by then all jobs have ended.
+        ConfigError: A job.json is damaged.
+        KeyboardInterrupt: The sweep was asked to stop; all jobs have ended by then.
     """
-    jobs = [job for job in map(Job.read, folders) if job is not None]  # others: see `one`
-    gpus = visible_gpus() if any(job.gpu for job in jobs) else []
-    free: SimpleQueue[Place] = SimpleQueue()
-    all_places = places(at_a_time, max((job.devices for job in jobs), default=1), gpus)
-    for place in all_places:
-        free.put(place)
-    stop, threads = Stop(), ThreadPoolExecutor(len(all_places))
-    # Lightning starts the other ranks of a job by its command line, which a forked one has not.
-    alone = {job.folder: job.devices == 1 for job in jobs}
-
-    def one(folder: Path) -> None:
-        place = free.get()
-        try:
-            surroundings = _environment(place, len(all_places))
-            device = f"GPU {','.join(place)}" if place else "CPU"
-            start = Forked if alone.get(folder) else start_fresh
-            run_job(folder, environment=surroundings, device=device, stop=stop, start=start)
-        except ConfigError as error:  # its record was damaged meanwhile: the others go on
-            logger.error("%s", error)
-        finally:
-            free.put(place)
-
-    running: list[Future[None]] = []
+    records = [JobRecord.read(folder) for folder in folders]
+    gpus = visible_gpus() if any(record.gpu for record in records) else []
+    free = slots(jobs, max((record.devices for record in records), default=1), gpus)
+    if len(free) > 1:  # jobs share the cores; libraries read this on import
+        os.environ.setdefault(_THREADS, str(max(1, (os.cpu_count() or 1) // len(free))))
+    waiting, running = deque(folders), dict[Job, Slot]()
     try:
-        running += [threads.submit(one, folder) for folder in folders]
-        _finish(running)
-    except BaseException:
-        stop.asked.set()
-        try:
-            wait(running)
-        except KeyboardInterrupt:
-            stop.at_once.set()
-            wait(running)
+        with deferred_signals() as signals:
+            while running or (waiting and not signals):
+                while waiting and free and not signals:
+                    slot = free.pop(0)
+                    ids = ",".join(slot)
+                    job = Job(
+                        waiting.popleft(),
+                        environment={_VISIBLE_DEVICES: ids} if slot else {},
+                        device=f"GPU {ids}" if slot else "CPU",
+                        start=start,
+                    )
+                    job.start()
+                    running[job] = slot
+                for job in running:
+                    if signals:  # the second one ends jobs at once
+                        job.stop() if len(signals) == 1 else job.kill()
+                for job in [job for job in running if job.poll()]:
+                    free.append(running.pop(job))
+                time.sleep(POLL_SECONDS)
+    except Exception:
+        for job in running:
+            job.stop()
+        for job in running:
+            job.wait()
         raise
-    finally:
-        threads.shutdown(cancel_futures=True)
-
-
-def _finish(running: Sequence[Future[None]]) -> None:
-    wait(running, return_when=FIRST_EXCEPTION)
-    for future in running:
-        future.result()
-
-
-def _environment(place: Place, at_a_time: int) -> Mapping[str, str]:
-    environment = {_VISIBLE: ",".join(place)} if place else {}
-    if at_a_time > 1 and _THREADS not in os.environ:
-        # Threads of several jobs on the same cores would wait for each other.
-        environment[_THREADS] = str(max(1, (os.cpu_count() or 1) // at_a_time))
-    return environment

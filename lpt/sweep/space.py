@@ -1,4 +1,4 @@
-"""The space of a sweep: which keys take which values, said in Hydra's override grammar."""
+"""The space of a sweep: keys and their values, written in Hydra's override grammar."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     IntervalSweep,
@@ -17,205 +18,162 @@ from hydra.core.override_parser.types import (
     QuotedString,
     RangeSweep,
 )
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from lpt.config.command_line import ALL, LAYER, check_overrides, several
-from lpt.config.schema import CONF_DIR
+from lpt.config.command_line import ALL, LAYER, check_overrides, config_folders, expand_all_keyword
+from lpt.config.compose import parse_value
 from lpt.errors import Problems
+from lpt.runs.job_record import NumberRange
 
-_OWN = ("sweep", "run_dir", "resume", "overwrite", "dry_run")  # the sweep's, not its jobs'
+# Keys of the sweep itself; its jobs do not get them.
+_SWEEP_KEYS = ("sweep", "run_dir", "resume", "overwrite", "dry_run")
 
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers to search in.
-
-    Attributes:
-        low: Smallest.
-        high: Largest.
-        step: Distance of neighbours; None: any number in between.
-        log: Whether orders of magnitude are alike.
-    """
-
-    low: float
-    high: float
-    step: float | None = None
-    log: bool = False
-
-    @property
-    def whole(self) -> bool:
-        """Whether only integers are meant."""
-        return all(isinstance(number, int) for number in (self.low, self.high, self.step))
+Settings = dict[str, str]
+"""Key or group -> value of one job, as on the command line."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What the jobs of a sweep have in common, and in what they differ.
+    """Which overrides the jobs of a sweep share, and in which they differ.
 
     Attributes:
-        fixed: Key or group -> the override that all jobs share.
+        fixed: The overrides that all jobs share.
         axes: Key or group -> its values, as on the command line.
-        ranges: Key -> the numbers to search in; empty for a grid.
+        ranges: Key -> the numbers to search; empty for a grid.
     """
 
-    fixed: Mapping[str, str] = field(default_factory=dict)
+    fixed: Sequence[str] = ()
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    ranges: Mapping[str, NumberRange] = field(default_factory=dict)
 
-    @property
-    def arguments(self) -> list[str]:
-        """What all jobs have in common, as on the command line."""
-        return list(self.fixed.values())
-
-    def points(self, layers: Callable[[Mapping[str, str]], Sequence[int]]) -> Iterator[Settings]:
-        """Every combination of the axes' values, the last one changing fastest.
+    def grid(self, layers: Callable[[Settings], Sequence[int]]) -> Iterator[Settings]:
+        """Every combination of the axes' values, the last axis changing fastest.
 
         Args:
-            layers: The layers that a prompt may enter at with these settings, for
-                `prompt.layer=all`.
+            layers: The layers that a prompt can be inserted at, given the other settings; replaces
+                the value of `prompt.layer=all`.
         """
         if self.axes.get(LAYER) != (ALL,):
             yield from combinations(self.axes)
             return
-        others = {key: values for key, values in self.axes.items() if key != LAYER}
-        allowed = {tuple(point.items()): layers(point) for point in combinations(others)}
-        any_layer = sorted(set().union(*allowed.values()))
-        for point in combinations({**self.axes, LAYER: tuple(map(str, any_layer))}):
-            if int(point[LAYER]) in allowed[tuple((k, point[k]) for k in others)]:
-                yield point
-
-    def described(self) -> dict[str, Any]:
-        """The same as plain types, for sweep.json."""
-        ranges = {key: vars(numbers) for key, numbers in self.ranges.items()}
-        return {**{key: list(values) for key, values in self.axes.items()}, **ranges}
-
-
-Settings = dict[str, str]
+        other_axes = {key: values for key, values in self.axes.items() if key != LAYER}
+        allowed = {tuple(s.items()): layers(s) for s in combinations(other_axes)}
+        all_layers = sorted(set().union(*allowed.values()))
+        for settings in combinations({**self.axes, LAYER: tuple(map(str, all_layers))}):
+            if int(settings[LAYER]) in allowed[tuple((k, settings[k]) for k in other_axes)]:
+                yield settings
 
 
 def combinations(axes: Mapping[str, Sequence[str]]) -> Iterator[Settings]:
-    """Every combination of some values, the last one changing fastest."""
+    """Every combination of the axes' values, the last axis changing fastest."""
     return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
 
 def read_space(
     arguments: Sequence[str], fixed: Mapping[str, Any], space: Mapping[str, Any], *, search: bool
 ) -> Space:
-    """The space that conf/sweep and the command line describe together; the latter wins.
+    """Combine a file of conf/sweep with the command line, which takes precedence.
 
     Args:
         arguments: Overrides of the command line.
-        fixed: What conf/sweep says of all jobs.
-        space: Key -> values in Hydra's grammar, or a list of them, from conf/sweep.
-        search: Whether values are searched for instead of all being tried.
+        fixed: Key or group -> value for all jobs, from the file.
+        space: Key or group -> values, as a list or in Hydra's grammar, from the file.
+        search: Whether the space is searched rather than tried out in full.
 
     Raises:
-        ConfigError: Nothing varies, a value is given twice, or an interval has no search.
+        ConfigError: No key varies, a search varies a seed, or a value is invalid.
     """
-    written = [f"{key}={_text(value)}" for key, value in fixed.items()]
-    written += [f"{key}={_values_text(value)}" for key, value in space.items()]
-    texts = list(map(several, [*written, *arguments]))
-    check_overrides(texts, CONF_DIR)
-    overrides = {override.key_or_group: override for override in _parsed(texts)}
+    texts = [f"{key}={_format_value(value)}" for key, value in fixed.items()]
+    texts += [f"{key}={_format_axis(values)}" for key, values in space.items()]
+    texts = list(map(expand_all_keyword, [*texts, *arguments]))
+    check_overrides(texts, *config_folders())
     problems = Problems()
-    one: dict[str, str] = {}
+    shared: list[str] = []
     axes: dict[str, tuple[str, ...]] = {}
-    ranges: dict[str, Range] = {}
-    for key, override in overrides.items():
-        own = key.partition(".")[0] in _OWN
-        if override.is_sweep_override() and (own or override.get_key_element() != key):
-            given = str(override.input_line)
-            problems.add(key, given, "one value for all jobs" if own else f"{key}=a,b,...")
-        if own:
+    ranges: dict[str, NumberRange] = {}
+    hydra = GlobalHydra.instance()
+    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
+    overrides = parser.parse_overrides(texts)
+    for key, override in {override.key_or_group: override for override in overrides}.items():
+        if key.partition(".")[0] in _SWEEP_KEYS:
+            if override.is_sweep_override():
+                problems.add(key, str(override.input_line), "one value for all jobs")
             continue
-        numbers = _range(override, search=search)
+        numbers = _number_range(key, override, problems, search=search)
         if numbers is not None:
             ranges[key] = numbers
-            if not search:
-                problems.add(key, override.get_value_string(), "values, e.g. 1,2,3", _SEARCH)
         elif override.is_discrete_sweep():
-            axes[key] = _values(key, override, problems)
+            axes[key] = _axis(key, override, problems)
         else:
-            one[key] = str(override.input_line)
-    if not axes and not ranges:
-        expected = "a space of conf/sweep of which the command line leaves something open"
-        hint = "give a key several values (seed=1,2), or use train.py for a single run"
-        problems.add("sweep", "no key with several values", expected, hint)
+            shared.append(str(override.input_line))
+    _check_keys({*axes, *ranges}, problems, search=search)
     problems.raise_if_any()
-    return Space(one, axes, ranges)
+    return Space(shared, axes, ranges)
 
 
-_SEARCH = "an interval is searched in, not tried out: sweep.trials=20"
-
-
-def parsed_value(text: str) -> Any:
-    """A value as it is in the configuration."""
-    return OverridesParser.create().parse_override(f"key={text}").value()
-
-
-def quoted(text: str) -> str:
-    """Text as a value on the command line."""
-    if re.fullmatch(r"[\w./+-]+", text, re.ASCII) and parsed_value(text) == text:
+def quote(text: str) -> str:
+    """Text as the value of an override; the inverse of `parse_value`."""
+    if re.fullmatch(r"[\w./+-]+", text, re.ASCII) and parse_value(text) == text:
         return text
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def _parsed(written: Sequence[str]) -> list[Override]:
-    from hydra.core.global_hydra import GlobalHydra
-
-    known = GlobalHydra.instance()
-    parser = OverridesParser.create(known.config_loader() if known.is_initialized() else None)
-    problems, overrides = Problems(), []
-    for text in written:
-        try:
-            overrides.append(parser.parse_override(text))
-        except HydraException as error:
-            problems.add(text, str(error).splitlines()[0], "key=value")
-    problems.raise_if_any()
-    return overrides
+def allowed_layers(prompt_kind: str, depth: int) -> range:
+    """The layers that a prompt can be inserted at; a generator reads the layer below."""
+    return range(1 if prompt_kind == "static" else 2, depth + 1)
 
 
-def _values(key: str, override: Override, problems: Problems) -> tuple[str, ...]:
-    values = list(override.sweep_string_iterator())
+def _check_keys(keys: set[str], problems: Problems, *, search: bool) -> None:
+    """Check which keys vary."""
+    for key in sorted(keys & {"seed", "data.seed"}) if search else ():
+        found, expected = "several values in a search", "one: the best of several seeds is luck"
+        hint = f"search with one seed, then run the best settings with several: {key}=13,21,42"
+        problems.add(key, found, expected, hint)
+    if not keys and not problems.found:
+        expected = "several values for at least one key"
+        hint = "e.g. seed=1,2, or sweep=layers; train.py does a single run"
+        problems.add("sweep", "no key varies", expected, hint)
+
+
+def _axis(key: str, override: Override, problems: Problems) -> tuple[str, ...]:
+    values = tuple(dict.fromkeys(override.sweep_string_iterator()))
     if not values:
         problems.add(key, override.get_value_string(), "at least one value")
-    for value in dict.fromkeys(values):
-        if values.count(value) > 1:
-            problems.add(key, f"{value} given twice", "each value once")
     if key == LAYER and ALL in values and len(values) > 1:
-        problems.add(key, ",".join(values), "all, or numbers")
-    return tuple(values)
+        problems.add(key, ",".join(values), "either all or layer numbers")
+    return values
 
 
-def _range(override: Override, *, search: bool) -> Range | None:
-    """The numbers that an interval, or in a search a range, stands for."""
+def _number_range(
+    key: str, override: Override, problems: Problems, *, search: bool
+) -> NumberRange | None:
+    """The numbers of an interval or, in a search, of a range; None for other values."""
     value = override.value()
     if isinstance(value, IntervalSweep):
-        log, low, high = "log" in value.tags, value.start, value.end
-        assert low is not None
-        assert high is not None
-        if "int" in value.tags or isinstance(low, int):  # tag(int, ...) or int(...)
-            return Range(int(low), int(high), 1, log)
-        return Range(float(low), float(high), None, log)
+        if not search:
+            hint = "an interval can only be searched: sweep.trials=20"
+            problems.add(key, override.get_value_string(), "values, e.g. 1,2,3", hint)
+        low, high, log = float(value.start or 0), float(value.end or 0), "log" in value.tags
+        if low > high or (log and low <= 0):
+            expected = "an interval from a lower to a higher number, above 0 with log"
+            problems.add(key, override.get_value_string(), expected)
+        if "int" in value.tags or isinstance(value.start, int):  # tag(int, ...) or int(...)
+            return NumberRange(low=int(low), high=int(high), step=1, log=log)
+        return NumberRange(low=low, high=high, log=log)
     if isinstance(value, RangeSweep) and search:
         numbers = list(value.range())
-        return Range(min(numbers), max(numbers), abs(value.step)) if numbers else None
+        if numbers:
+            return NumberRange(low=min(numbers), high=max(numbers), step=abs(value.step))
     return None
 
 
-def _values_text(value: Any) -> str:
+def _format_axis(value: Any) -> str:
     if OmegaConf.is_list(value) or isinstance(value, list | tuple):
-        texts = list(map(_text, value))
-        # A single value is an axis as well; but Hydra takes no null there.
+        texts = list(map(_format_value, value))
+        # choice() makes an axis of a single value, but does not take null.
         return f"choice({texts[0]})" if len(texts) == 1 else ",".join(texts)
-    return _text(value)
+    return _format_value(value)
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
-
-
-def layers_of(kind: str, depth: int) -> range:
-    """The layers that a prompt may enter at: a generator needs one below it to read."""
-    return range(1 if kind == "static" else 2, depth + 1)

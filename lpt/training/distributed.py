@@ -1,4 +1,4 @@
-"""What the processes of a run do together."""
+"""The number of ranks, and what they exchange."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _T = TypeVar("_T")
 
 
 def world_size() -> int:
-    """Number of ranks that have met; 1 before."""
-    met = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if met else 1
+    """Number of ranks; 1 before the process group is initialised."""
+    initialised = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if initialised else 1
 
 
-def gather(ours: _T) -> list[_T]:
-    """What each rank has given, in all ranks; they all have to call it."""
+def gather(local: _T) -> list[_T]:
+    """The objects of all ranks, on every rank; a collective operation."""
     if world_size() == 1:
-        return [ours]
-    given: list[Any] = [None] * world_size()
-    torch.distributed.all_gather_object(given, ours)
-    return given
+        return [local]
+    gathered: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(gathered, local)
+    return gathered

@@ -1,100 +1,107 @@
-"""From the scores of labels to answers, by the kind of task, and from answers to metrics."""
+"""From label scores to predictions, by type of task, and from predictions to metrics."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from lpt.data.tasks import Examples, Task
-from lpt.training.metrics import EvalOutput, Predictions, score
+from lpt.data.eval_output import EvalOutput
+from lpt.data.examples import Examples
+from lpt.data.tasks import Task
+from lpt.training.metrics import Predictions, compute_metrics
 
 
 class Evaluator:
-    """EvalOutput and scores the sets of a run.
+    """Predicts and scores the sets of a run.
 
     Args:
-        task: How scores become answers, and what is measured.
-        parts: The sets, `train` among them.
+        task: Type of the task and its metrics.
+        sets: Examples by name of the set, `train` among them.
     """
 
-    def __init__(self, task: Task, parts: Mapping[str, Examples]) -> None:
+    def __init__(self, task: Task, sets: Mapping[str, Examples]) -> None:
         self.task = task
-        self.parts = {name: _in_row_order(part) for name, part in parts.items()}
+        self.sets = {name: _in_row_order(examples) for name, examples in sets.items()}
 
-    def answers(self, name: str, predictions: Predictions) -> EvalOutput:
-        """The answers to a set, all of which was predicted."""
-        part = self.parts[name]
-        assert predictions.row_ids.tolist() == part.row_ids, "every example is answered, and once"
-        task = self.task
-        predicted = decide(task.task_type, predictions.scores, task.value_range, part.units)
-        return self._beside(part, predicted)
+    def predict(self, name: str, predictions: Predictions) -> EvalOutput:
+        """Predictions for a set from the label scores of all of its rows."""
+        examples, task = self.sets[name], self.task
+        assert predictions.row_ids.tolist() == examples.row_ids, "every example exactly once"
+        predicted = decide(task.task_type, predictions.scores, task.value_range, examples.groups)
+        return self._with_labels(examples, predicted)
 
-    def scores(self, name: str, answers: EvalOutput) -> dict[str, float] | None:
-        """Metrics of the answers to a set; None where its labels are unknown."""
-        part = self.parts[name]
-        return score(answers, self.task.metrics_of(name)) if part.labelled else None
+    def metrics(self, name: str, output: EvalOutput) -> dict[str, float] | None:
+        """Metrics of the predictions for a set; None where its labels are unknown."""
+        if not self.sets[name].labelled:
+            return None
+        return compute_metrics(output, self.task.metrics_for(name))
 
     def majority(self, name: str) -> dict[str, float] | None:
-        """Scores of always giving the answer that is most frequent in train.
+        """Metrics of the constant prediction that is most frequent in train.
 
-        That is a label; the mean of a number; of candidates, the most frequent place in a group.
+        Classification: the most frequent label; regression: the mean; multiple choice: the most
+        frequent position of the right candidate in its group.
         """
-        part, train = self.parts[name], self.parts["train"]
+        examples, train = self.sets[name], self.sets["train"]
+        predicted = torch.zeros(len(examples), dtype=torch.long)
         if self.task.task_type == "regression":
-            always = sum(train.labels) / len(train)
-            predicted = torch.full((len(part),), always)
+            predicted = torch.full((len(examples),), sum(train.labels) / len(train))
         elif self.task.task_type == "multiple_choice":
-            places = Counter(
-                at
-                for rows in train.units()
-                for at, row in enumerate(rows)
+            position = _most_frequent(
+                position
+                for group in train.groups()
+                for position, row in enumerate(group)
                 if train.labels[row] == 1
             )
-            place = places.most_common(1)[0][0]
-            predicted = torch.zeros(len(part), dtype=torch.long)
-            for rows in part.units():
-                predicted[rows[min(place, len(rows) - 1)]] = 1
+            for group in examples.groups():
+                predicted[group[min(position, len(group) - 1)]] = 1
         else:
-            most = Counter(train.labels).most_common(1)[0][0]
-            predicted = torch.full((len(part),), int(most))
-        return self.scores(name, self._beside(part, predicted))
+            predicted += _most_frequent(map(int, train.labels))
+        return self.metrics(name, self._with_labels(examples, predicted))
 
-    def _beside(self, part: Examples, predicted: Tensor) -> EvalOutput:
-        return EvalOutput(predicted, torch.tensor(part.labels), len(self.task.labels), part)
+    def _with_labels(self, examples: Examples, predicted: Tensor) -> EvalOutput:
+        labels = torch.tensor(examples.labels)
+        return EvalOutput(predicted, labels, len(self.task.labels), examples)
 
 
 def decide(
-    how: str,
+    task_type: str,
     scores: Tensor,
-    scale: Sequence[float] | None = None,
+    value_range: Sequence[float] | None = None,
     groups: Callable[[], list[list[int]]] = list,
 ) -> Tensor:
-    """EvalOutput from the scores of the labels.
+    """Predictions from label scores.
 
     Args:
-        how: `label`, `choice` or `number`; see `Task.task_type`.
+        task_type: `classification`, `multiple_choice` or `regression`; see `Task.task_type`.
         scores: (E, labels).
-        scale: The range of a number.
-        groups: Gives the candidates of each choice.
+        value_range: Regression: the two ends of the range.
+        groups: Multiple choice: returns the rows of each group of candidates.
 
     Returns:
-        (E,) label index; number; or 1 for the candidate of each group whose second label leads its
-        first one by most, 0 for the others.
+        (E,) label index; number; or 1 for the candidate of each group with the largest margin of
+        its second label over its first one, 0 for the others.
     """
-    if how == "classification":
+    if task_type == "classification":
         return scores.argmax(1)
-    if how == "regression":
-        assert scale is not None
-        return scale[0] + (scale[1] - scale[0]) * scores.softmax(1)[:, 1]
-    lead = scores[:, 1] - scores[:, 0]
+    if task_type == "regression":
+        assert value_range is not None
+        low, high = value_range
+        return low + (high - low) * scores.softmax(1)[:, 1]
+    margin = scores[:, 1] - scores[:, 0]
     chosen = torch.zeros(len(scores), dtype=torch.long)
     for rows in groups():
-        chosen[rows[int(lead[rows].argmax())]] = 1
+        chosen[rows[int(margin[rows].argmax())]] = 1
     return chosen
 
 
-def _in_row_order(part: Examples) -> Examples:
-    return part.take(sorted(range(len(part)), key=part.row_ids.__getitem__))
+def _most_frequent(values: Iterable[int]) -> int:
+    """The first of the most frequent values."""
+    return Counter(values).most_common(1)[0][0]
+
+
+def _in_row_order(examples: Examples) -> Examples:
+    return examples.select(sorted(range(len(examples)), key=examples.row_ids.__getitem__))

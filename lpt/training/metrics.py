@@ -1,15 +1,17 @@
-"""Metrics, computed once over all answers of a set, never as a mean over batches."""
+"""Metrics, computed once over all predictions of a set, never as a mean over batches.
+
+What each metric applies to is in `lpt.config.metric_specs`, under the same names.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.functional.classification import (
     binary_f1_score,
     multiclass_accuracy,
@@ -18,14 +20,16 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrcoef
 from torchmetrics.functional.text import squad
-from torchmetrics.utilities import dim_zero_cat
 
 from lpt.data.candidates import ANSWER, GOLD
-from lpt.data.tasks import Examples
+from lpt.data.eval_output import EvalOutput
+from lpt.training.distributed import gather
+
+MetricValue = Tensor | float | dict[str, Tensor]
 
 
 class Predictions(NamedTuple):
-    """What a model says of a whole set, in row order.
+    """Label scores of a whole set, E examples in row order.
 
     Attributes:
         row_ids: (E,) row ids.
@@ -36,165 +40,132 @@ class Predictions(NamedTuple):
     scores: Tensor
 
 
-class PredictionStore(Metric):
-    """Gathers the predictions of all batches and ranks.
+class PredictionStore:
+    """Collects the predictions of all batches and ranks.
 
     Ranks may see different numbers of examples; a row that several ranks saw counts once.
     """
 
-    full_state_update = False
-    row_ids: list[Tensor]
-    scores: list[Tensor]
-
     def __init__(self) -> None:
-        super().__init__()
-        for name in ("row_ids", "scores"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.batches: list[Predictions] = []
 
     def update(self, row_ids: Tensor, scores: Tensor) -> None:
         """Add a batch: (E,) row ids, (E, labels) scores."""
-        self.row_ids.append(row_ids)
-        self.scores.append(scores.float())
+        self.batches.append(Predictions(row_ids, scores.float()))
 
     def gather(self) -> Predictions:
-        """All predictions of all ranks in row order, on the CPU."""
-        index, scores = self.compute()
-        # The base class makes a number of a single element.
-        return Predictions(index.reshape(-1), scores.reshape(index.numel(), -1))
+        """Predictions of all ranks in row order, on the CPU; the store is empty then.
 
-    def compute(self) -> Predictions:
-        """As `gather`, which is to be called; the base class synchronises the ranks around this."""
-        index = dim_zero_cat(self.row_ids).cpu()
-        rows, first = torch.unique(index, return_inverse=True)
-        at = torch.empty_like(rows).scatter_(0, first, torch.arange(len(index)))
-        return Predictions(rows, dim_zero_cat(self.scores).cpu()[at])
+        A collective operation.
+        """
+        local = [Predictions(ids.cpu(), scores.cpu()) for ids, scores in self.batches]
+        self.batches = []
+        batches = [batch for batches in gather(local) for batch in batches]
+        row_ids, scores = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+        unique, inverse = torch.unique(row_ids, return_inverse=True)
+        positions = torch.empty_like(unique).scatter_(0, inverse, torch.arange(len(row_ids)))
+        return Predictions(unique, scores[positions])
 
 
-class EvalOutput(NamedTuple):
-    """The answers to a whole set, beside the right ones.
+def _accuracy(output: EvalOutput) -> Tensor:
+    # Multiple choice: with two candidates a group, candidates are right as often as groups are.
+    return multiclass_accuracy(output.predicted, output.labels, output.num_labels, average="micro")
 
-    Attributes:
-        predicted: (E,) label index or number. Of candidates that compete, 1 for the chosen one.
-        labels: (E,) the right one; -1 unknown.
-        classes: Number of labels.
-        part: The examples, in the same order.
+
+def _f1(output: EvalOutput) -> Tensor:
+    return binary_f1_score(output.predicted, output.labels)
+
+
+def _macro_f1(output: EvalOutput) -> Tensor:
+    return multiclass_f1_score(output.predicted, output.labels, output.num_labels, average="macro")
+
+
+def _matthews_correlation(output: EvalOutput) -> Tensor | float:
+    return _correlation(
+        multiclass_matthews_corrcoef, output.predicted, output.labels, output.num_labels
+    )
+
+
+def _pearson(output: EvalOutput) -> Tensor | float:
+    return _correlation(pearson_corrcoef, output.predicted.double(), output.labels.double())
+
+
+def _spearman(output: EvalOutput) -> Tensor | float:
+    return _correlation(spearman_corrcoef, output.predicted.double(), output.labels.double())
+
+
+def _correlation(
+    function: Callable[..., Tensor], predicted: Tensor, labels: Tensor, *arguments: int
+) -> Tensor | float:
+    """0 where it is not defined, because predictions or labels do not vary."""
+    varies = len(predicted.unique()) > 1 and len(labels.unique()) > 1
+    return function(predicted, labels, *arguments) if varies else 0.0
+
+
+def _exact_match(output: EvalOutput) -> float:
+    """MultiRC: share of questions all of whose answers are judged correctly."""
+    correct = (output.predicted == output.labels).tolist()
+    return _mean([all(correct[i] for i in group) for group in output.groups])
+
+
+def _gender_parity(output: EvalOutput) -> float:
+    """Winogender (AX-g): share of pairs that differ in a pronoun's gender and get one prediction.
+
+    Rows 2i and 2i + 1 are a pair if they share a text; a row without its partner does not count.
     """
-
-    predicted: Tensor
-    labels: Tensor
-    classes: int
-    part: Examples
-
-    @property
-    def groups(self) -> list[list[int]]:
-        """Positions of the examples that are judged together."""
-        return self.part.units()
-
-
-def _accuracy(a: EvalOutput) -> Tensor:
-    return multiclass_accuracy(a.predicted, a.labels, a.classes, average="micro")
-
-
-def _f1(a: EvalOutput) -> Tensor:
-    return binary_f1_score(a.predicted, a.labels)
-
-
-def _macro_f1(a: EvalOutput) -> Tensor:
-    return multiclass_f1_score(a.predicted, a.labels, a.classes, average="macro")
-
-
-def _matthews_correlation(a: EvalOutput) -> Tensor | float:
-    if not _varies(a):
-        return 0.0
-    return multiclass_matthews_corrcoef(a.predicted, a.labels, a.classes)
-
-
-def _pearson(a: EvalOutput) -> Tensor | float:
-    return pearson_corrcoef(a.predicted.double(), a.labels.double()) if _varies(a) else 0.0
-
-
-def _spearman(a: EvalOutput) -> Tensor | float:
-    return spearman_corrcoef(a.predicted.double(), a.labels.double()) if _varies(a) else 0.0
-
-
-def _varies(a: EvalOutput) -> bool:
-    """Without variation there is no correlation: it counts as 0."""
-    return len(a.predicted.unique()) > 1 and len(a.labels.unique()) > 1
-
-
-def _exact_match(a: EvalOutput) -> float:
-    right = (a.predicted == a.labels).tolist()
-    return _mean([all(right[at] for at in group) for group in a.groups])
-
-
-def _gender_parity(a: EvalOutput) -> float:
-    """Rows 2i and 2i + 1 are a pair, and share a text; what lacks its other half does not count."""
-    at = {row: number for number, row in enumerate(a.part.row_ids)}
-    pairs = [(at[row], at[row + 1]) for row in at if row % 2 == 0 and row + 1 in at]
-    texts = a.part.columns.values()
+    positions = {row: position for position, row in enumerate(output.examples.row_ids)}
+    pairs = [
+        (positions[row], positions[row + 1])
+        for row in positions
+        if row % 2 == 0 and row + 1 in positions
+    ]
+    texts = output.examples.columns.values()
     pairs = [(i, j) for i, j in pairs if any(column[i] == column[j] for column in texts)]
-    return _mean([bool(a.predicted[i] == a.predicted[j]) for i, j in pairs])
+    return _mean([bool(output.predicted[i] == output.predicted[j]) for i, j in pairs])
 
 
-def _record(a: EvalOutput) -> dict[str, Tensor]:
-    """ReCoRD's normalisation and scores are those of SQuAD: the best over the right answers."""
-    chosen = a.predicted.nonzero()[:, 0].tolist()
-    texts, gold = a.part.notes[ANSWER], a.part.notes[GOLD]
-    given = [{"prediction_text": texts[at], "id": str(at)} for at in chosen]
-    right: list[Any] = []
-    for at in chosen:
-        answers = json.loads(gold[at])
-        spans = {"text": answers, "answer_start": [0] * len(answers)}
-        right.append({"answers": spans, "id": str(at)})
-    scores = squad(given, right)
+def _record(output: EvalOutput) -> dict[str, Tensor]:
+    """ReCoRD: SQuAD's normalisation and scores, the best over the gold answers of each query."""
+    chosen = output.predicted.nonzero()[:, 0].tolist()
+    answers, gold = output.examples.metadata[ANSWER], output.examples.metadata[GOLD]
+    predictions = [{"prediction_text": answers[i], "id": str(i)} for i in chosen]
+    targets: list[Any] = []
+    for i in chosen:
+        texts = json.loads(gold[i])
+        spans = {"text": texts, "answer_start": [0] * len(texts)}
+        targets.append({"answers": spans, "id": str(i)})
+    scores = squad(predictions, targets)
     return {"record_f1": scores["f1"] / 100, "record_em": scores["exact_match"] / 100}
 
 
-def _mean(values: list[bool]) -> float:
+def _mean(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-class MetricKind(NamedTuple):
-    """A metric and what it can be computed for.
-
-    Attributes:
-        compute: The metric, or several by name that are computed together.
-        decide: Kinds of decision it is for (`Task.task_type`).
-        needs: What else it takes.
-    """
-
-    compute: Callable[[EvalOutput], Tensor | float | dict[str, Tensor]]
-    task_type: tuple[str, ...]
-    needs: str | None = None
-
-
-METRICS: Mapping[str, MetricKind] = MappingProxyType(
+# Functions that compute several metrics at once return them by name.
+METRICS: Mapping[str, Callable[[EvalOutput], MetricValue]] = MappingProxyType(
     {
-        # Of two choices one is right: candidates are right as often as choices are.
-        "accuracy": MetricKind(_accuracy, ("classification", "multiple_choice")),
-        "f1": MetricKind(_f1, ("classification",), "two labels"),
-        "macro_f1": MetricKind(_macro_f1, ("classification",)),
-        "matthews_correlation": MetricKind(_matthews_correlation, ("classification",)),
-        "pearson": MetricKind(_pearson, ("regression",)),
-        "spearman": MetricKind(_spearman, ("regression",)),
-        # MultiRC: over all answers, and questions with every answer judged right.
-        "f1a": MetricKind(_f1, ("classification",), "groups"),
-        "exact_match": MetricKind(_exact_match, ("classification",), "groups"),
-        # ReCoRD: the chosen entity against all right answers.
-        "record_f1": MetricKind(_record, ("multiple_choice",), "gold answers"),
-        "record_em": MetricKind(_record, ("multiple_choice",), "gold answers"),
-        # AX-g: pairs that differ in a pronoun's gender alone and are answered alike.
-        "gender_parity": MetricKind(_gender_parity, ("classification",), "pairs of rows"),
+        "accuracy": _accuracy,
+        "f1": _f1,
+        "macro_f1": _macro_f1,
+        "matthews_correlation": _matthews_correlation,
+        "pearson": _pearson,
+        "spearman": _spearman,
+        "f1a": _f1,  # MultiRC: F1 over all answers
+        "exact_match": _exact_match,
+        "record_f1": _record,
+        "record_em": _record,
+        "gender_parity": _gender_parity,
     }
 )
 
 
-def score(answers: EvalOutput, metrics: tuple[str, ...]) -> dict[str, float]:
-    """Metrics of the answers to a set, all of whose labels are known."""
-    computed = {compute: compute(answers) for compute in {METRICS[n].compute for n in metrics}}
+def compute_metrics(output: EvalOutput, names: Sequence[str]) -> dict[str, float]:
+    """Metrics of a set all of whose gold labels are known, in the order of `names`."""
+    computed = {function: function(output) for function in {METRICS[name] for name in names}}
     values = {}
-    for name in metrics:
-        value = computed[METRICS[name].compute]
-        # Single precision has seven digits; the rest would be noise in every file.
+    for name in names:
+        value = computed[METRICS[name]]
+        # Single precision has seven significant digits.
         values[name] = round(float(value[name] if isinstance(value, dict) else value), 6)
     return values

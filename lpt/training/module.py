@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from lpt.config.schema import OptimConfig
+from lpt.data.eval_output import EvalOutput
 from lpt.errors import RunError
-from lpt.methods.late_prompt import Batch, LabelScorer, LatePrompt
+from lpt.methods import METHODS
+from lpt.methods.late_prompt import LatePrompt
+from lpt.models.backbone import load_model
+from lpt.models.inputs import Batch
+from lpt.models.scoring import LabelScorer
+from lpt.runs.adapter import BackboneIdentity, identify_backbone
 from lpt.training.distributed import world_size
 from lpt.training.evaluation import Evaluator
-from lpt.training.metrics import EvalOutput, PredictionStore
+from lpt.training.metrics import PredictionStore
 from lpt.training.optim import build_optimizer, build_schedule
+from lpt.training.plan import Plan
 
 
 class LatePromptModule(LightningModule):
@@ -25,14 +34,10 @@ class LatePromptModule(LightningModule):
 
     Args:
         model: The model.
-        scorer: Scores labels and gives the loss.
-        evaluator: EvalOutput and scores the sets.
+        scorer: Label scores and loss.
+        evaluator: Computes predictions and metrics of the sets.
         loss: `vocabulary` or `label_words`.
-        lr: Peak learning rate.
-        weight_decay: Decoupled weight decay.
-        warmup_ratio: Share of the steps for warm-up.
-        schedule: `linear` or `constant`.
-        eps: AdamW's epsilon.
+        optim: AdamW and its schedule.
     """
 
     def __init__(
@@ -42,39 +47,32 @@ class LatePromptModule(LightningModule):
         *,
         evaluator: Evaluator,
         loss: str,
-        lr: float,
-        weight_decay: float,
-        warmup_ratio: float,
-        schedule: str,
-        eps: float,
+        optim: OptimConfig,
     ) -> None:
         super().__init__()
         self.model = model
         self.scorer = scorer
         self.evaluator = evaluator
         self.loss_over = loss
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.warmup_ratio = warmup_ratio
-        self.schedule = schedule
-        self.eps = eps
+        self.optim = optim
         self.prompted = True
         self.store = PredictionStore()
-        self.answers: EvalOutput | None = None
-        self.scores: dict[str, float] | None = None
+        self.eval_output: EvalOutput | None = None
+        self.eval_metrics: dict[str, float] | None = None
         self.grad_norm: Tensor | None = None
-        self.strict_loading = False  # checkpoints lack the frozen weights
+        self.strict_loading = False  # checkpoints hold no frozen weights
 
     def on_fit_start(self) -> None:
-        """Lightning keeps each module's mode, and transformers loads in eval mode."""
+        """Switch to train mode: transformers loads in eval mode, and Lightning keeps the mode."""
         self.model.train()
 
     def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
-        """`loss` of one batch, weighted by this rank's share of the examples.
+        """Loss of one batch.
 
-        The mean of the ranks, which their gradients become, is so that of all examples of the
-        global batch, also where the last one of a pass does not divide. What is logged is of the
-        global batch, too, and is given as `mean`.
+        Returns:
+            `loss`: weighted by this rank's share of the examples, so that the mean over ranks,
+            which DDP takes of the gradients, is the mean over the global batch, also where the
+            last batch of a pass is uneven. `mean`: global mean over ranks, which is logged.
         """
         words_only = self.loss_over == "label_words" and self.scorer.words_only
         logits = self.model(batch, words_only=words_only)
@@ -82,9 +80,9 @@ class LatePromptModule(LightningModule):
         size, padding = len(batch.labels), 1.0 - batch.attention_mask.float().mean()
         mean = loss.detach()
         if (ranks := world_size()) > 1:
-            ours = torch.stack([torch.ones_like(padding), mean.float(), padding]) * size
-            examples, *sums = self.trainer.strategy.reduce(ours, reduce_op="sum")
-            mean, padding = (of_all / examples for of_all in sums)
+            weighted = torch.stack([torch.ones_like(padding), mean.float(), padding]) * size
+            examples, *sums = self.trainer.strategy.reduce(weighted, reduce_op="sum")
+            mean, padding = (total / examples for total in sums)
             loss = loss * (size * ranks / examples)
         self.log("train/loss", mean, prog_bar=True, batch_size=size)
         self.log("train/padding", padding, batch_size=size)
@@ -98,15 +96,15 @@ class LatePromptModule(LightningModule):
     ) -> None:
         """Clip the norm of the prompt's gradient; under FSDP, average it over the ranks first.
 
-        The norm before that is logged, and kept as `grad_norm` for whoever watches.
+        The norm before clipping is logged, and kept as `grad_norm` for callbacks.
         """
         trainable = list(self.model.trainable().values())
         if isinstance(self.trainer.strategy, FSDPStrategy):
             for parameter in trainable:
                 if parameter.grad is not None:
                     parameter.grad = self.trainer.strategy.reduce(parameter.grad, reduce_op="mean")
-        largest = gradient_clip_val if gradient_clip_val is not None else math.inf
-        self.grad_norm = clip_grad_norm_(trainable, largest)
+        max_norm = gradient_clip_val if gradient_clip_val is not None else math.inf
+        self.grad_norm = clip_grad_norm_(trainable, max_norm)
         self.log("train/grad_norm", self.grad_norm)
 
     def validation_step(self, batch: Batch, _: int) -> None:
@@ -117,36 +115,27 @@ class LatePromptModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Gather the predictions and log the metrics as `dev/NAME`."""
-        self._finish("dev")
+        self._evaluate("dev")
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Score all labels of one batch."""
-        self.validation_step(batch, batch_idx)
+    test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
         """Gather the predictions and log the metrics as `SET/NAME`."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._finish(data.test_set)
+        self._evaluate(data.test_set)
 
-    def _finish(self, split: str) -> None:
-        self.answers = self.evaluator.answers(split, self.store.gather())
-        self.scores = self.evaluator.scores(split, self.answers)
-        self.store.reset()
-        if self.scores is not None and self.prompted:
-            logged = {f"{split}/{name}": value for name, value in self.scores.items()}
+    def _evaluate(self, name: str) -> None:
+        self.eval_output = self.evaluator.predict(name, self.store.gather())
+        self.eval_metrics = self.evaluator.metrics(name, self.eval_output)
+        if self.eval_metrics is not None and self.prompted:
+            logged = {f"{name}/{metric}": value for metric, value in self.eval_metrics.items()}
             self.log_dict(logged, prog_bar=True, rank_zero_only=False, sync_dist=False)
 
     def configure_optimizers(self) -> Any:
         """AdamW and its per-step schedule over all steps of the run."""
-        optimizer = build_optimizer(
-            self.model.trainable(), lr=self.lr, weight_decay=self.weight_decay, eps=self.eps
-        )
-        schedule = build_schedule(
-            optimizer,
-            steps=int(self.trainer.estimated_stepping_batches),
-            warmup_ratio=self.warmup_ratio,
-            schedule=self.schedule,
-        )
+        optimizer = build_optimizer(self.model.trainable(), self.optim)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = build_schedule(optimizer, self.optim, steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -154,30 +143,56 @@ class LatePromptModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable part only: megabytes, not gigabytes."""
-        wanted = self._trainable_keys()
+        trainable = self._trainable()
         checkpoint["state_dict"] = {
-            key: value for key, value in checkpoint["state_dict"].items() if key in wanted
+            key: tensor for key, tensor in checkpoint["state_dict"].items() if key in trainable
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another prompt: loading is not strict, for the frozen weights.
+        """Check the tensors: loading is not strict, because checkpoints hold no frozen weights.
 
         Raises:
-            RunError: Its tensors are not those that train here.
+            RunError: Names or shapes differ from the trainable tensors of this model.
         """
-        ours = {f"model.{name}": of for name, of in self.model.trainable().items()}
-        saved = checkpoint["state_dict"]
-        wrong = [f"lacks {name}" for name in sorted(ours.keys() - saved.keys())]
-        wrong += [
-            f"has {name}, which does not train" for name in sorted(saved.keys() - ours.keys())
-        ]
-        for name in sorted(ours.keys() & saved.keys()):
-            here, there = (tuple(of.shape) for of in (ours[name], saved[name]))
-            if here != there:
-                wrong.append(f"has {name} of shape {there}, not {here}")
-        if wrong:
-            file = self.trainer.ckpt_path
-            raise RunError(f"{file} is of another run: it {'; '.join(wrong)}. Nothing was changed.")
+        expected = {key: tuple(tensor.shape) for key, tensor in self._trainable().items()}
+        saved = {key: tuple(tensor.shape) for key, tensor in checkpoint["state_dict"].items()}
+        if saved != expected:
+            differences = sorted(saved.items() ^ expected.items())
+            raise RunError(f"{self.trainer.ckpt_path} does not match this model: {differences}.")
 
-    def _trainable_keys(self) -> set[str]:
-        return {f"model.{name}" for name in self.model.trainable()}
+    @torch.no_grad()
+    def load_trainable(self, state: Mapping[str, Tensor]) -> None:
+        """Copy the trainable tensors from the `state_dict` of a checkpoint."""
+        for key, tensor in self._trainable().items():
+            tensor.copy_(state[key])
+
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        """Trainable tensors by their key in the state dict."""
+        return {f"model.{name}": tensor for name, tensor in self.model.trainable().items()}
+
+
+def build_model(plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:
+    """Load the backbone, split it, and put a new generator in.
+
+    Raises:
+        ConfigError: The checkpoint cannot be loaded, or does not fit the configuration.
+    """
+    config = plan.config
+    dtype = getattr(torch, config.model.dtype)
+    backbone = load_model(plan.backbone, dtype=dtype, attention=config.model.attention)
+    identity = identify_backbone(config.model, backbone)
+    model = METHODS["late_prompt"](config, backbone, plan.word_ids)
+    return model, identity
+
+
+def build_module(plan: Plan, model: LatePrompt) -> LatePromptModule:
+    """The Lightning module around the model."""
+    config, task = plan.config, plan.task
+    assert config.loss is not None
+    return LatePromptModule(
+        model,
+        LabelScorer(plan.backbone.family.kind, plan.word_ids, task.value_range),
+        evaluator=plan.evaluator,
+        loss=config.loss,
+        optim=config.optim,
+    )

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, TQDMProgressBar
-from lightning.pytorch.strategies import FSDPStrategy, Strategy
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 from transformers import AutoModel
 
+from lpt.config.resolve import to_dict
 from lpt.config.schema import Config, LoggerConfig, TrainerConfig
 from lpt.methods.late_prompt import LatePrompt
 from lpt.models.backbone import Backbone
-from lpt.runs.record import PROGRESS
+from lpt.runs.run_dir import BEST, CHECKPOINTS, LAST
 from lpt.tracking.loggers import build_loggers
-from lpt.training.callbacks.learning_checks import LearningChecks, NonFiniteGuard
-from lpt.training.callbacks.progress import DevHistory, ThroughputMonitor
-from lpt.training.checkpoints import BEST, FOLDER, LAST, AtomicCheckpointIO, Checkpoint
-from lpt.training.rank_monitor import Ranks
-from lpt.training.resume import Preemption, RandomState
+from lpt.training.callbacks.dev_history import DevHistory
+from lpt.training.callbacks.early_stopping import EarlyStopping
+from lpt.training.callbacks.learning_checks import LearningChecks
+from lpt.training.callbacks.non_finite import NonFiniteGuard
+from lpt.training.callbacks.preemption import Preemption
+from lpt.training.callbacks.rng_state import RngState
+from lpt.training.callbacks.throughput import ThroughputMonitor
+from lpt.training.checkpoints import AtomicCheckpointIO, Checkpoint
+
+# For a rank that waits for the others, e.g. while rank 0 writes. Only srun without
+# --kill-on-bad-exit leaves a rank waiting for one that is dead.
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 
 def build_trainer(
@@ -35,14 +43,14 @@ def build_trainer(
     """The trainer with its callbacks, loggers and devices.
 
     Args:
-        config: The run's.
-        run_dir: Its folder.
-        backbone: The frozen model's family.
-        model: What is trained.
-        resumed_at: Step at which an earlier start of the run is taken up.
+        config: Resolved configuration.
+        run_dir: Folder of the run.
+        backbone: Config and family of the frozen model.
+        model: The model; its layers are sharded by FSDP.
+        resumed_at: Step of the checkpoint that the run is resumed from.
     """
-    strategy, ranks = config.strategy, Ranks()
-    trainer = Trainer(
+    strategy = config.strategy
+    return Trainer(
         accelerator=strategy.accelerator,
         devices=strategy.devices,
         num_nodes=strategy.num_nodes,
@@ -51,25 +59,20 @@ def build_trainer(
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.optim.gradient_clip_val,
         num_sanity_val_steps=config.trainer.num_sanity_val_steps,
-        callbacks=[ranks, *_callbacks(config, run_dir)],
+        callbacks=_callbacks(config, run_dir),
         plugins=[AtomicCheckpointIO()],
         deterministic=config.trainer.deterministic,
-        logger=build_loggers(config.logger, run_dir, dataclasses.asdict(config), resumed_at),
+        logger=build_loggers(config.logger, run_dir, to_dict(config), resumed_at),
         use_distributed_sampler=False,  # the batch samplers know their rank
         default_root_dir=run_dir,
         log_every_n_steps=min(10, config.trainer.eval_every_steps or 10),
         enable_model_summary=False,
         **_length(config.trainer),
     )
-    ranks.watch(trainer)
-    # Signals are answered by Preemption. Lightning would send to the other ranks in the midst of
-    # whatever they are about, and requeue Slurm's jobs by itself.
-    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    return trainer
 
 
 def _length(trainer: TrainerConfig) -> dict[str, Any]:
-    """How long to train and when to evaluate, in Lightning's terms.
+    """Length of the training and interval of evaluations, as arguments of the trainer.
 
     Training counted in steps is one long epoch: its sampler goes over the data as often as needed.
     """
@@ -85,13 +88,13 @@ def _length(trainer: TrainerConfig) -> dict[str, Any]:
 
 
 def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
-    metric, checkpoints = config.task.metric, run_dir / FOLDER
+    metric, checkpoints = config.task.metric, run_dir / CHECKPOINTS
     callbacks: list[Callback] = [
-        # The first one is the trainer's: what is tested.
+        # The first one is `trainer.checkpoint_callback`, which is tested.
         Checkpoint(checkpoints / BEST, f"dev/{metric}"),
         Checkpoint(checkpoints / LAST),
-        RandomState(),
-        DevHistory(run_dir / PROGRESS, metric),
+        RngState(config.seed),
+        DevHistory(run_dir, metric),
         NonFiniteGuard(),
         LearningChecks(),
         ThroughputMonitor(),
@@ -102,19 +105,20 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
         callbacks.append(
             EarlyStopping(f"dev/{metric}", mode="max", patience=config.trainer.patience)
         )
-    # Last: what the others noted of a step is in the checkpoint that it saves.
-    return [*callbacks, Preemption(checkpoints)]
+    # Last: the checkpoint that it saves includes what the other callbacks noted of the step.
+    return [*callbacks, Preemption(checkpoints / LAST, run_dir)]
 
 
 def build_strategy(name: str, backbone: Backbone, model: LatePrompt) -> str | Strategy:
-    """How the devices share the work: `single`, `ddp` or `fsdp`."""
+    """Lightning's strategy for `single`, `ddp` or `fsdp`."""
     if name == "single":
         return "auto"
     if name == "ddp":
-        return "ddp"
-    # Only what is frozen is sharded. The prompt is whole on every rank, and the module averages its
-    # gradients (LatePromptModule.configure_gradient_clipping).
+        return DDPStrategy(timeout=_COLLECTIVE_TIMEOUT)
+    # Only frozen layers are sharded. Every rank holds the whole prompt, whose gradients the module
+    # averages (LatePromptModule.configure_gradient_clipping).
     return FSDPStrategy(
+        timeout=_COLLECTIVE_TIMEOUT,
         auto_wrap_policy=_layer_classes(backbone),
         ignored_states=list(model.trainable().values()),
         use_orig_params=True,

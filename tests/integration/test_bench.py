@@ -12,11 +12,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.flops import Shape
-from lpt.methods.late_prompt import LatePrompt, sequence_losses
+from lpt.methods.late_prompt import LatePrompt
 from lpt.models.generators import build_generator
+from lpt.models.scoring import sequence_losses
 from lpt.models.split import SplitModel
+from tests.support.late_prompts import make_batch
 from tests.support.tiny import tiny_model
-from tests.unit.models.test_split import batch_of
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -27,9 +28,9 @@ def test_work_is_counted_as_torch_counts_it(layer: int, cached: bool) -> None:
     generator = build_generator("static", hidden_size=32, length=5, bottleneck=None)
     late = LatePrompt(split, generator)
     ids = torch.randint(5, 100, (3, 20))
-    batch = batch_of(ids, torch.ones_like(ids))
+    batch = make_batch(ids, torch.ones_like(ids))
     if cached:
-        batch = batch._replace(hidden=split.read(batch.input_ids, batch.attention_mask))
+        batch = batch._replace(hidden=split.forward_lower(batch.input_ids, batch.attention_mask))
     with FlopCounterMode(display=False) as counter:
         sequence_losses(late(batch), batch, 3).mean().backward()
     shape = Shape(layers=4, width=32, vocabulary=120)

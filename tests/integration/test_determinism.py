@@ -54,6 +54,7 @@ def test_in_one_process(whole: Path, again: Again, override: str) -> None:
     assert_same(again(override), whole, in_settings=override == "seed=13")
 
 
+@pytest.mark.slow
 def test_in_two_processes(settings: list[str], whole: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(CONF.parent / "train.py"), *settings, "run_dir=run"]
     threads = {"OMP_NUM_THREADS": "1"}  # as here: more would add in another order

@@ -1,13 +1,11 @@
-"""A run that is killed anywhere and started again ends as if nothing had happened."""
+"""An interrupted run, once resumed, ends with the results of an uninterrupted one."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
 import os
-import random
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,11 @@ import pytest
 import torch
 
 from lpt.config.schema import Config
-from lpt.errors import ConfigError
+from lpt.errors import PREEMPTED, ConfigError
 from lpt.experiment import run
 from lpt.training.module import LatePromptModule
-from lpt.training.resume import PREEMPTED
-from tests.conftest import MakeConfig
-from tests.support.outcomes import assert_same, curves, outcome, weights
+from tests.conftest import BeforeStep, MakeConfig
+from tests.support.outcomes import assert_same, outcome, weights
 from tests.support.processes import ended, forked
 
 STEPS = ("trainer.max_steps=12", "trainer.eval_every_steps=3")
@@ -31,261 +28,198 @@ EPOCHS = (
 )
 ACCUMULATED = (*STEPS, "trainer.accumulate_grad_batches=2", "data.num_workers=0")
 LENGTHS = {"steps": STEPS, "epochs": EPOCHS, "accumulated": ACCUMULATED}
-
-
-def started(config: Config) -> int:
-    """Start a run in a process of its own; gives its id."""
-    return forked(lambda: run(config), Path(str(config.run_dir)) / "errors.txt")
-
-
-Begin = Callable[..., Config]
+Start = Callable[..., Config]
 
 
 @pytest.fixture
-def begin(toy: MakeConfig, tmp_path: Path) -> Begin:
+def start(toy: MakeConfig, tmp_path: Path) -> Start:
     """A run with every kind of dropout, in a folder of that name."""
 
     def make(name: str, *overrides: str, model: str = "masked") -> Config:
-        where = f"run_dir={tmp_path / name}"
         rates = ("prompt.dropout=0.2", "model.dropout=above", "seed=5")
-        return toy(model, *rates, *overrides, where)
+        return toy(model, *rates, *overrides, f"run_dir={tmp_path / name}")
 
     return make
 
 
-@pytest.mark.parametrize(
-    ("length", "number"),
-    zip(LENGTHS, (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM), strict=True),
-)
-def test_a_preempted_run_goes_on(
-    begin: Begin,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    length: str,
-    number: signal.Signals,
-) -> None:
-    """Asked to go at some steps, at one of which an evaluation is due, it saves its state."""
-    overrides = LENGTHS[length]
-    run(begin("whole", *overrides))
-    config = begin("stopped", *overrides, "resume=auto")
-    answer = LatePromptModule.on_before_optimizer_step
-    for step in (1, 4, 8):
-
-        def ask(module: LatePromptModule, optimizer: Any, step: int = step) -> None:
-            if module.trainer.global_step == step:  # before the next one
-                os.kill(os.getpid(), number)
-            answer(module, optimizer)
-
-        monkeypatch.setattr(LatePromptModule, "on_before_optimizer_step", ask)
-        with pytest.raises(SystemExit) as stopped:
-            run(config)
-        assert stopped.value.code == PREEMPTED
-    monkeypatch.setattr(LatePromptModule, "on_before_optimizer_step", answer)
-    run(config)
-    assert_same(tmp_path / "stopped", tmp_path / "whole")
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_run_that_does_not_train_yet_ends_at_once(
-    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    before = signal.getsignal(number)
-    step = LatePromptModule.validation_step
-
-    def ask(module: LatePromptModule, *arguments: Any) -> None:
-        os.kill(os.getpid(), number)
-        step(module, *arguments)
-
-    monkeypatch.setattr(LatePromptModule, "validation_step", ask)
-    with pytest.raises(SystemExit) as stopped:
-        run(begin("run", *STEPS, "resume=auto"))
-    assert stopped.value.code == PREEMPTED
-    assert signal.getsignal(number) == before
-    monkeypatch.setattr(LatePromptModule, "validation_step", step)
-    run(begin("run", *STEPS, "resume=auto"))
-    run(begin("whole", *STEPS))
-    assert_same(tmp_path / "run", tmp_path / "whole")
-
-
-def test_a_run_that_had_stopped_early_does_not_go_on(begin: Begin, tmp_path: Path) -> None:
-    still = (*STEPS, "trainer.patience=1", "optim.lr=1e-12")
-    run(begin("whole", *still))
-    run(begin("run", *still))
-    for name in ("metrics.json", "predictions.tsv"):
-        (tmp_path / "run" / name).unlink()
-    run(begin("run", *still, "resume=auto"))
-    assert outcome(tmp_path / "whole")["speed"][0] == 6
-    assert_same(tmp_path / "run", tmp_path / "whole")
-
-
-def test_the_tracker_goes_on_with_its_run(begin: Begin, tmp_path: Path) -> None:
-    tracked = (*STEPS, "logger=[csv,wandb]", "logger.wandb.mode=offline")
-    run(begin("run", *tracked))
-    for name in ("metrics.json", "predictions.tsv"):
-        (tmp_path / "run" / name).unlink()
-    run(begin("run", *tracked, "resume=auto"))
-    folders = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
-    assert len({name.rpartition("-")[2] for name in folders}) == 1
-
-
-def killed_at_random(begin: Begin, tmp_path: Path, kills: int, *overrides: str, model: str) -> int:
-    """Kill a run at random moments until it has been killed that often; then let it end."""
-    start = time.monotonic()
-    assert ended(started(begin("whole", *overrides, model=model))) == 0
-    whole = time.monotonic() - start
-    config = begin("killed", *overrides, "resume=auto", model=model)
-    chance, done = random.Random(7), 0
-    while done < kills:
-        child = started(config)
-        time.sleep(chance.uniform(0.05, whole))
-        os.kill(child, signal.SIGKILL)
-        if ended(child) == 0:  # it was faster
-            break
-        done += 1
-    assert ended(started(config)) == 0, (tmp_path / "killed" / "errors.txt").read_text()
-    assert_same(tmp_path / "killed", tmp_path / "whole")
-    return done
-
-
-@pytest.mark.parametrize("model", ["masked", "causal"])
-def test_a_killed_run_goes_on(begin: Begin, tmp_path: Path, model: str) -> None:
-    assert killed_at_random(begin, tmp_path, 3, *STEPS, model=model)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("length", LENGTHS)
-def test_a_run_killed_at_twenty_moments_goes_on(begin: Begin, tmp_path: Path, length: str) -> None:
-    kills = 0
-    for turn in range(10):
-        where = tmp_path / str(turn)
-        where.mkdir()
-
-        def there(name: str, *rest: str, model: str = "masked", where: Path = where) -> Config:
-            return begin(f"{where.name}/{name}", *rest, model=model)
-
-        kills += killed_at_random(there, where, 20 - kills, *LENGTHS[length], model="masked")
-        if kills >= 20:
-            return
-    raise AssertionError(f"only {kills} of 20 kills met a running process")
-
-
-def test_a_finished_run_is_told_again(begin: Begin, tmp_path: Path) -> None:
-    first = run(begin("run", *STEPS))
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    again = run(begin("run", *STEPS, "resume=auto"))
-    assert json.loads(json.dumps(first)) == again
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-
-
-def stopped_half_way(begin: Begin, tmp_path: Path) -> Path:
-    """A run without its end, as one that was killed before test."""
-    run(begin("run", *STEPS))
+@pytest.fixture
+def stopped(start: Start, tmp_path: Path) -> Path:
+    """The folder of a run that was interrupted before its end."""
+    run(start("run", *STEPS))
     for name in ("metrics.json", "predictions.tsv"):
         (tmp_path / "run" / name).unlink()
     return tmp_path / "run"
 
 
+def forked_run(config: Config) -> int:
+    """Exit status of a run in a process of its own."""
+    return ended(forked(lambda: run(config), Path(str(config.run_dir)).parent / "errors.txt"))
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Signals
+
+
 @pytest.mark.parametrize(
-    ("override", "key"),
-    [
-        ("optim.lr=0.5", "optim.lr"),
-        ("seed=6", "seed"),
-        ("trainer.max_steps=24", "trainer.max_steps"),
-        ("prompt.layer=2", "prompt.layer"),
-    ],
+    ("length", "number"),
+    [("steps", signal.SIGTERM), ("epochs", signal.SIGUSR1), ("accumulated", signal.SIGTERM)],
 )
-def test_other_settings_are_refused(begin: Begin, tmp_path: Path, override: str, key: str) -> None:
-    stopped_half_way(begin, tmp_path)
-    with pytest.raises(ConfigError) as caught:
-        run(begin("run", *STEPS, "resume=auto", override))
-    [problem] = caught.value.problems
-    assert problem.where == key
-    assert "begun with" in problem.given
+def test_a_preempted_run_resumes(
+    start: Start, tmp_path: Path, before_step: BeforeStep, length: str, number: signal.Signals
+) -> None:
+    """At step 8 an evaluation is due, which is not skipped."""
+    overrides = LENGTHS[length]
+    run(start("whole", *overrides))
+    config = start("stopped", *overrides, "resume=auto")
+    for step in (1, 4, 8):
+        before_step(step, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(SystemExit) as stopped:
+            run(config)
+        assert stopped.value.code == PREEMPTED
+    run(config)
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_other_data_are_refused(begin: Begin, tmp_path: Path, toy_data: Path) -> None:
-    stopped_half_way(begin, tmp_path)
+def test_a_run_preempted_before_training_exits_at_once(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    step = LatePromptModule.validation_step
+
+    def preempted(module: LatePromptModule, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        step(module, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LatePromptModule, "validation_step", preempted)
+        with pytest.raises(SystemExit) as stopped:
+            run(start("run", *STEPS, "resume=auto"))
+    assert stopped.value.code == PREEMPTED
+    assert signal.getsignal(signal.SIGTERM) == before
+    run(start("run", *STEPS, "resume=auto"))
+    run(start("whole", *STEPS))
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+# Kills
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_a_killed_run_resumes(
+    start: Start, tmp_path: Path, before_step: BeforeStep, monkeypatch: Any, model: str
+) -> None:
+    assert forked_run(start("whole", *STEPS, model=model)) == 0
+    config = start("killed", *STEPS, "resume=auto", model=model)
+    for step in (1, 7):
+        before_step(step, kill)
+        assert forked_run(config) == -signal.SIGKILL
+        monkeypatch.undo()
+    assert forked_run(config) == 0
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_run_killed_during_a_write_resumes(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: str
+) -> None:
+    """At the first file it writes, the fifth, the ninth, ... of each start."""
+    assert forked_run(start("whole", *LENGTHS[length])) == 0
+    config = start("killed", *LENGTHS[length], "resume=auto")
+    sync = os.fsync
+    for number in itertools.count(1, 4):
+        written = itertools.count(1)
+
+        def fsync(file: int, number: int = number, written: Any = written) -> None:
+            if next(written) == number:
+                kill()
+            sync(file)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        status = forked_run(config)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL, (tmp_path / "errors.txt").read_text()
+    assert number > 8
+    assert_same(tmp_path / "killed", tmp_path / "whole", in_last=False)
+
+
+# What is resumed
+
+
+def test_a_run_that_had_stopped_early_is_not_trained_further(start: Start, tmp_path: Path) -> None:
+    still = (*STEPS, "trainer.patience=1", "optim.lr=1e-12")
+    run(start("whole", *still))
+    run(start("run", *still))
+    for name in ("metrics.json", "predictions.tsv"):
+        (tmp_path / "run" / name).unlink()
+    run(start("run", *still, "resume=auto"))
+    assert outcome(tmp_path / "whole")["cost"][0] == 6
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_wandb_continues_its_run(start: Start, tmp_path: Path) -> None:
+    tracked = (*STEPS, "logger=[csv,wandb]", "logger.wandb.mode=offline")
+    run(start("run", *tracked))
+    for name in ("metrics.json", "predictions.tsv"):
+        (tmp_path / "run" / name).unlink()
+    run(start("run", *tracked, "resume=auto"))
+    folders = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
+    assert len({name.rpartition("-")[2] for name in folders}) == 1
+
+
+def test_the_result_of_a_finished_run_is_printed_again(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(start("run", *STEPS))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    capsys.readouterr()
+    assert run(start("run", *STEPS, "resume=auto")) == first
+    assert "late prompt" in capsys.readouterr().out
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert after == before
+
+
+def test_other_data_are_refused(
+    start: Start, stopped: Path, tmp_path: Path, toy_data: Path
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     for file in toy_data.iterdir():
         lines = file.read_text().splitlines()
         (other / file.name).write_text("\n".join(reversed(lines)) + "\n")
-    with pytest.raises(ConfigError, match="begun on other rows or texts"):
-        run(begin("run", *STEPS, "resume=auto", f"data.path={other}"))
+    with pytest.raises(ConfigError, match="started on other rows or texts"):
+        run(start("run", *STEPS, "resume=auto", f"data.path={other}"))
 
 
-def test_logging_and_caching_may_differ(begin: Begin, tmp_path: Path) -> None:
-    run(begin("whole", *STEPS))
-    stopped_half_way(begin, tmp_path)
-    run(begin("run", *STEPS, "resume=auto", "cache=off", "logger=[csv,tensorboard]"))
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+def test_logging_and_caching_may_differ(start: Start, stopped: Path, tmp_path: Path) -> None:
+    run(start("whole", *STEPS))
+    run(start("run", *STEPS, "resume=auto", "cache=off", "logger=[csv,tensorboard]"))
+    assert outcome(stopped) == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("tenth", range(10))
-def test_a_truncated_checkpoint_is_passed_over(
-    begin: Begin, tmp_path: Path, tenth: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The best one is whole, and an earlier state of the same run."""
-    if tenth == 0:
-        run(begin("whole", *STEPS))
-    run_dir = stopped_half_way(begin, tmp_path)
-    before = weights(run_dir)
-    last = run_dir / "checkpoints" / "last.ckpt"
-    content = last.read_bytes()
-    last.write_bytes(content[: len(content) * tenth // 10])
-    run(begin("run", *STEPS, "resume=auto"))
-    assert "cannot be read" in caplog.text
-    after = weights(run_dir)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_without_a_whole_checkpoint_it_says_what_to_do(begin: Begin, tmp_path: Path) -> None:
-    run_dir = stopped_half_way(begin, tmp_path)
-    for file in (run_dir / "checkpoints").iterdir():
-        file.write_bytes(b"")
-    with pytest.raises(ConfigError, match="checkpoints to start anew") as caught:
-        run(begin("run", *STEPS, "resume=auto"))
-    assert caught.value.problems[0].where == "resume"
-
-
-def test_a_torn_line_of_the_curves_is_left_out(begin: Begin, tmp_path: Path) -> None:
-    run(begin("whole", *STEPS))
-    run_dir = stopped_half_way(begin, tmp_path)
-    with (run_dir / "csv" / "metrics.csv").open("a") as file:
-        file.write("0.41,,1")
-    run(begin("run", *STEPS, "resume=auto"))
-    assert curves(run_dir) == curves(tmp_path / "whole")
-
-
-@pytest.mark.parametrize(
-    "content", [b"step,a\r\n1,\xff\r\n", b"step,a\r\n1\r\n", b"a\r\n1\r\n", b'step\r\n"1"x\r\n']
-)
-def test_damaged_curves_are_kept_aside(
-    begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
-) -> None:
-    run(begin("whole", *STEPS))
-    run_dir = stopped_half_way(begin, tmp_path)
-    file = run_dir / "csv" / "metrics.csv"
-    file.write_bytes(content)
-    run(begin("run", *STEPS, "resume=auto"))
-    assert f"{file} is damaged" in caplog.text
-    assert file.with_name("metrics-damaged.csv").read_bytes() == content
-    assert_same(run_dir, tmp_path / "whole", in_curves=False)
-
-
-def test_nothing_to_go_on_with_is_a_new_run(begin: Begin, tmp_path: Path) -> None:
-    metrics = run(begin("new", *STEPS, "resume=auto"))
-    assert metrics is not None
-    assert (tmp_path / "new" / "metrics.json").exists()
-
-
-def test_a_moved_run_goes_on_by_its_folder(begin: Begin, tmp_path: Path) -> None:
-    run(begin("whole", *STEPS))
-    run_dir = stopped_half_way(begin, tmp_path)
-    run_dir.rename(tmp_path / "moved")
-    config = begin("elsewhere", *STEPS, f"resume={tmp_path / 'moved'}")
+def test_a_moved_run_resumes_in_its_folder(start: Start, stopped: Path, tmp_path: Path) -> None:
+    run(start("whole", *STEPS))
+    stopped.rename(tmp_path / "moved")
+    config = start("elsewhere", *STEPS, f"resume={tmp_path / 'moved'}")
     run(dataclasses.replace(config, run_dir=None))
     assert outcome(tmp_path / "moved") == outcome(tmp_path / "whole")
+
+
+def test_a_truncated_checkpoint_is_ignored(
+    start: Start, stopped: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run resumes from the best one, an earlier state."""
+    before = weights(stopped)
+    last = stopped / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-1])
+    run(start("run", *STEPS, "resume=auto"))
+    assert "cannot be read" in caplog.text
+    after = weights(stopped)
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize(
@@ -297,9 +231,7 @@ def test_a_moved_run_goes_on_by_its_folder(begin: Begin, tmp_path: Path) -> None
         (("resume=auto", "overwrite=true"), "resume"),
     ],
 )
-def test_what_cannot_be_resumed_is_told(
-    toy: MakeConfig, overrides: tuple[str, ...], key: str
-) -> None:
+def test_resume_is_refused(toy: MakeConfig, overrides: tuple[str, ...], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         run(toy("masked", *overrides))
     assert [problem.where for problem in caught.value.problems] == [key]

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict, Features
 
-from lpt.data.sources import Folder, Hub, Saved, Source
+from tests.support.configs import configured
 from tests.support.same_examples import SAME, Same
 from tests.support.source_files import Row, splits_of, stub_hub, write
-from tests.unit.config.test_config import configured
 
 
 def write_official(folder: Path, same: Same) -> None:
@@ -104,11 +103,5 @@ def test_the_same_examples_from_everywhere(
         part = here[name]
         assert (part.columns, part.labels) == (other.columns, other.labels)
         assert part.row_ids == other.row_ids == list(range(len(part)))
-        assert set(part.notes) <= set(other.notes)  # CoLA's train has no ids in its file
-        assert part.notes == {note: other.notes[note] for note in part.notes}
-
-
-def test_sources_are_interchangeable() -> None:
-    path = Path()
-    sources: list[Source] = [Folder(path, {}), Saved(path, {}), Hub("a/b", None, {})]
-    assert not any(source.has("train") for source in sources)
+        assert set(part.metadata) <= set(other.metadata)  # CoLA's train has no ids in its file
+        assert part.metadata == {name: other.metadata[name] for name in part.metadata}

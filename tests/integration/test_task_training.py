@@ -1,9 +1,8 @@
-"""Runs of tasks that are more than labels: numbers, choices, groups; every task that ships."""
+"""Runs of regression and multiple-choice tasks, and of every task that ships."""
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -11,22 +10,21 @@ import torch
 
 from lpt.config.schema import Config
 from lpt.experiment import run
-from lpt.methods.late_prompt import Batch, LabelScorer
-from lpt.training.build import build_model
-from lpt.training.plan import prepare
+from lpt.models.inputs import Batch
+from lpt.models.scoring import LabelScorer
 from tests.conftest import CONF, Compose, MakeConfig
 from tests.support.shared import DATA_DIR
 from tests.support.task_rows import COLUMNS, EXAMPLES, NAMES, ROWS, write_jsonl
 from tests.support.tiny import tiny_model
 from tests.support.tokenizers import causal, wordpiece
-from tests.support.trained import fit, table
+from tests.support.trained import table
 
 WORDS_FOR = ("great", "terrible", "bad", "good", "film", "food")  # one token to either tokenizer
 
 
 @pytest.fixture(scope="module")
 def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Models as in `checkpoints` with room for the longest templates, spelled out."""
+    """Models as in `checkpoints`, with more positions for the longest templates."""
     folder = tmp_path_factory.mktemp("roomy")
     made = {"masked": ("bert", wordpiece()), "causal": ("llama", causal())}
     for kind, (family, tokenizer) in made.items():
@@ -39,7 +37,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def official(composed: Compose, roomy: dict[str, Path], tmp_path: Path) -> MakeConfig:
-    """A short run of a task as it is configured, with words that the tiny models know."""
+    """A short run of a task that ships, with label words that the tiny models know."""
 
     def make(model: str, task: str, folder: Path, *overrides: str) -> Config:
         labels = composed("model=local", "model.path=x", f"task={task}").task.labels
@@ -72,30 +70,28 @@ def make_task(folder: Path, task: str, train: int = 10, dev: int = 6, test: int 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
 @pytest.mark.parametrize("task", ROWS)
-def test_tasks_that_are_more_than_labels(
-    official: MakeConfig, tmp_path: Path, model: str, task: str
-) -> None:
+def test_regression_and_groups(official: MakeConfig, tmp_path: Path, model: str, task: str) -> None:
     each = EXAMPLES[task]
     settings = ["data.limit_train=8", "data.limit_test=4"]
     if task == "stsb":
         settings.append("task.aliases={s1:[text],s2:[text]}")
     metrics = run(official(model, task, make_task(tmp_path / "data", task), *settings))
     assert metrics is not None
-    assert metrics["protocol"]["sizes"]["dev"] == 6 * each
-    assert metrics["loss"] == ("label_words" if task == "stsb" else "vocabulary")
-    assert metrics["metrics"] == list(NAMES[task])
-    assert metrics["selection"]["metric"] == NAMES[task][0]
+    assert metrics.split.sizes["dev"] == 6 * each
+    assert metrics.config["loss"] == ("label_words" if task == "stsb" else "vocabulary")
+    assert metrics.metrics == list(NAMES[task])
+    assert metrics.selection.metric == NAMES[task][0]
     for scores in (
-        *(metrics[name] for name in ("dev", "test")),
-        *(metrics[kind][name] for kind in ("majority", "zero_shot") for name in ("dev", "test")),
+        *(metrics.dev, metrics.test),
+        *(kind[name] for kind in (metrics.majority, metrics.zero_shot) for name in ("dev", "test")),
     ):
         assert set(scores) == set(NAMES[task])
         assert all(-1 <= value <= 1 for value in scores.values())
-    assert metrics["extra"] == {}
+    assert metrics.extra == {}
 
     rows = table(tmp_path / "run" / "predictions.tsv")
     assert list(rows[0]) == COLUMNS[task]
-    assert len({row["index"] for row in rows}) == len(rows) == metrics["protocol"]["sizes"]["test"]
+    assert len({row["index"] for row in rows}) == len(rows) == metrics.split.sizes["test"]
     assert len({row["id"] for row in rows}) == len(rows)
     if task == "stsb":
         assert all(0 <= float(row["prediction"]) <= 5 for row in rows)
@@ -104,19 +100,19 @@ def test_tasks_that_are_more_than_labels(
         group: [r for r in rows if r["group"] == group] for group in {r["group"] for r in rows}
     }
     assert len(groups) == 4  # groups are what limits count
-    chosen = {g: [r["prediction"] for r in of].count("1") for g, of in groups.items()}
     if task != "multirc":
-        assert set(chosen.values()) == {1}
+        chosen = [[r["prediction"] for r in group].count("1") for group in groups.values()]
+        assert set(chosen) == {1}
         right = sum(r["prediction"] == r["label"] == "1" for r in rows)
         name = "record_em" if task == "record" else "accuracy"
-        assert metrics["test"][name] == pytest.approx(right / 4, abs=1e-6)
+        assert metrics.test[name] == pytest.approx(right / 4, abs=1e-6)
     else:
-        whole = sum(all(r["prediction"] == r["label"] for r in of) for of in groups.values())
-        assert metrics["test"]["exact_match"] == pytest.approx(whole / 4, abs=1e-6)
+        whole = sum(all(r["prediction"] == r["label"] for r in g) for g in groups.values())
+        assert metrics.test["exact_match"] == pytest.approx(whole / 4, abs=1e-6)
 
 
 @pytest.mark.parametrize("task", ["copa", "multirc", "record"])
-def test_groups_are_drawn_whole(official: MakeConfig, tmp_path: Path, task: str) -> None:
+def test_groups_are_sampled_whole(official: MakeConfig, tmp_path: Path, task: str) -> None:
     folder = make_task(tmp_path / "data", task, train=20)
     (folder / "test.jsonl").unlink()
     metrics = run(official("masked", task, folder, "data=kshot", "data.k=4", "data.dev_k=6"))
@@ -136,51 +132,19 @@ def test_groups_are_drawn_whole(official: MakeConfig, tmp_path: Path, task: str)
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
-@pytest.mark.parametrize("kind", ["npg", "static"])
-def test_a_number_moves_every_trainable_tensor(
-    official: MakeConfig, tmp_path: Path, model: str, kind: str
-) -> None:
-    folder = make_task(tmp_path / "data", "stsb")
-    config = official(
-        model, "stsb", folder, "task.aliases={s1:[text],s2:[text]}", f"prompt={kind}",
-        "prompt.layer=3", "model.dropout=none", "prompt.dropout=0", "optim.lr=0.01",
-    )  # fmt: skip
-    torch.manual_seed(config.seed)
-    plan = prepare(config)
-    start = {n: p.detach().clone() for n, p in build_model(config, plan)[0].trainable().items()}
-    torch.manual_seed(config.seed)
-    module, spy = fit(config, tmp_path)
-    moved = module.model.trainable()
-    assert set(moved) == set(start)
-    assert all(not torch.equal(moved[name], start[name]) for name in start)
-    assert all(loss > 0 for loss in spy.losses)
-
-
-@pytest.mark.parametrize("model", ["masked", "causal"])
-def test_learns_a_number(official: MakeConfig, tmp_path: Path, model: str) -> None:
-    """Good is 5, bad is 0, and in between is in between."""
+def test_learns_regression(official: MakeConfig, tmp_path: Path, model: str) -> None:
     texts = {5: "a good film", 0: "a bad film", 2.5: "the day"}
     rows = [{"text": text, "label": number} for number, text in texts.items()] * 2
     for split in ("train", "dev", "test"):
         write_jsonl(tmp_path / "data" / f"{split}.jsonl", rows)
-    metrics = run(
-        official(
-            model,
-            "stsb",
-            tmp_path / "data",
-            "task.aliases={s1:[text],s2:[text]}",
-            "prompt=appg",
-            "prompt.layer=3",
-            "model.dropout=none",
-            "prompt.dropout=0",
-            "optim.lr=0.03",
-            "trainer.max_steps=80",
-            "trainer.eval_every_steps=80",
-            "data.batch_size=6",
-        )
+    settings = (
+        *("task.aliases={s1:[text],s2:[text]}", "prompt=appg", "prompt.layer=3"),
+        *("model.dropout=none", "prompt.dropout=0", "optim.lr=0.03", "data.batch_size=6"),
+        *("trainer.max_steps=80", "trainer.eval_every_steps=80"),
     )
+    metrics = run(official(model, "stsb", tmp_path / "data", *settings))
     assert metrics is not None
-    assert metrics["test"]["pearson"] > 0.9
+    assert metrics.test["pearson"] > 0.9
     found = [float(row["prediction"]) for row in table(tmp_path / "run" / "predictions.tsv")]
     assert found == pytest.approx([5, 0, 2.5] * 2, abs=1.0)
 
@@ -189,54 +153,29 @@ def number_batch(labels: list[float]) -> Batch:
     each, none = torch.arange(len(labels)), torch.zeros(len(labels), dtype=torch.long)
     return Batch(
         input_ids=none[:, None], attention_mask=none[:, None], summary_index=none, pool_length=none,
-        rows=each, positions=none, scored=each, targets=none - 100, sequences=each,
-        labels=torch.tensor(labels), row_ids=each,
+        logit_rows=each, logit_positions=none, target_to_logit=each,
+        targets=none - 100, sequences=each, labels=torch.tensor(labels), row_ids=each,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("scale", [(0.0, 5.0), (1.0, 2.0)])
-def test_loss_of_a_number(scale: tuple[float, float]) -> None:
+def test_regression_loss() -> None:
     """Soft cross-entropy; its gradient is that of the KL divergence, as in LM-BFF."""
-    low, high = scale
     shares = torch.tensor([0.0, 1.0, 0.5, 0.2])
-    batch = number_batch((low + (high - low) * shares).tolist())
+    batch = number_batch((1.0 + 2.0 * shares).tolist())
     logits = torch.tensor([[2.0, -1.0], [0.0, 0.5], [3.0, 3.0], [-1.0, 1.0]], requires_grad=True)
-    loss = LabelScorer("masked", [7, 8], scale).loss(logits, batch, "label_words")
-    by_hand = 0.0
-    for (first, second), share in zip(logits.tolist(), shares.tolist(), strict=True):
-        whole = math.log(math.exp(first) + math.exp(second))
-        by_hand += ((1 - share) * (whole - first) + share * (whole - second)) / 4
-    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
-    [gradient] = torch.autograd.grad(loss, logits)
+    loss = LabelScorer("masked", [7, 8], (1.0, 3.0)).loss(logits, batch, "label_words")
     target = torch.stack([1 - shares, shares], dim=1)
-    log_shares = logits.log_softmax(1)
-    divergence = torch.nn.functional.kl_div(log_shares, target, reduction="batchmean")
-    [expected] = torch.autograd.grad(divergence, logits, retain_graph=True)
-    torch.testing.assert_close(gradient, expected)
+    expected = -(target * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(loss, expected)
+    [gradient] = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, (logits.softmax(1) - target).detach() / 4)
 
 
-def test_the_best_loss_of_a_number_is_at_its_share() -> None:
-    batch = number_batch([4.0])
-    scorer = LabelScorer("masked", [7, 8], (0.0, 5.0))
-
-    def loss(share: float) -> float:
-        logits = torch.tensor([[math.log(1 - share), math.log(share)]])
-        return scorer.loss(logits, batch, "label_words").item()
-
-    shares = [i / 20 for i in range(1, 20)]
-    assert min(shares, key=loss) == 0.8
-
-
-# Real data, where they are
+# Real data, where present
 
 TASKS = sorted(
     p.stem for p in (CONF / "task").glob("*.yaml") if p.stem not in ("custom", "reviews")
 )
-
-
-def folders_of(task: str, names: list[str]) -> list[Path]:
-    return [path for name in names for path in sorted(DATA_DIR.glob(f"*/{name}"))]
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
@@ -245,37 +184,26 @@ def test_every_task_trains_and_is_tested(
     official: MakeConfig, composed: Compose, tmp_path: Path, task: str, model: str
 ) -> None:
     config = composed("model=local", "model.path=x", f"task={task}").task
-    folders = folders_of(task, list(dict.fromkeys([config.folder or task, task])))
+    names = dict.fromkeys([config.folder or task, task])
+    folders = [path for name in names for path in sorted(DATA_DIR.glob(f"*/{name}"))]
     if not folders:
         pytest.skip(f"no data of {task} in {DATA_DIR}")
     ran = 0
     for number, folder in enumerate(folders):
         if not any((folder / f"train.{kind}").exists() for kind in ("tsv", "jsonl")):
             continue
-        run_dir = tmp_path / f"run{number}"
-        k, dev_k, test = 2 * len(config.labels), 6, 8
-        test_file = config.files.get("test")
-        if config.fixed_test and not (folder / str(test_file)).exists():
+        run_dir, k, test = tmp_path / f"run{number}", 2 * len(config.labels), 8
+        if config.fixed_test and not (folder / str(config.files.get("test"))).exists():
             continue
-        metrics = run(
-            official(
-                model,
-                task,
-                folder,
-                "data=kshot",
-                f"data.k={k}",
-                f"data.dev_k={dev_k}",
-                f"data.limit_test={test}",
-                f"run_dir={run_dir}",
-            )
-        )
+        few = ("data=kshot", f"data.k={k}", "data.dev_k=6", f"data.limit_test={test}")
+        metrics = run(official(model, task, folder, *few, f"run_dir={run_dir}"))
         ran += 1
         assert metrics is not None
         names = [config.metric, *config.metrics]
-        assert set(metrics["dev"]) == set(names)
-        assert set(metrics["test"]) == set(config.test_metrics or names)
-        assert metrics["speed"]["steps"] == 2
-        sizes = metrics["protocol"]["sizes"]
+        assert set(metrics.dev) == set(names)
+        assert set(metrics.test) == set(config.test_metrics or names)
+        assert metrics.cost.steps == 2
+        sizes = metrics.split.sizes
         assert sizes["train"] >= k
         assert len(table(run_dir / "predictions.tsv")) == sizes["test"] >= test
         split = json.loads((run_dir / "split.json").read_text())

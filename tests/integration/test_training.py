@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lpt.experiment import run
-from lpt.methods.late_prompt import Batch
-from lpt.training.build import build_model
+from lpt.models.inputs import Batch
+from lpt.training.module import build_model
 from lpt.training.plan import prepare
 from tests.conftest import MakeConfig
 from tests.support.trained import KINDS, fit, logged, train_batches
@@ -23,7 +23,7 @@ def test_what_trains_and_what_does_not(
     config = toy(model, f"prompt={kind}", "trainer.num_sanity_val_steps=1")
     torch.manual_seed(config.seed)
     plan = prepare(config)
-    untrained, _ = build_model(config, plan)
+    untrained, _ = build_model(plan)
     start = {name: p.detach().clone() for name, p in untrained.named_parameters()}
     torch.manual_seed(config.seed)
     module, _ = fit(config, tmp_path)
@@ -70,9 +70,9 @@ def test_learns(toy: MakeConfig, tmp_path: Path, toy_data: Path, model: str, los
     )
     metrics = run(config)
     assert metrics is not None
-    assert metrics["test"]["accuracy"] >= 0.8
-    assert metrics["test"]["accuracy"] > metrics["majority"]["test"]["accuracy"] + 0.2
-    assert metrics["test"]["accuracy"] > metrics["zero_shot"]["test"]["accuracy"] + 0.2
+    assert metrics.test["accuracy"] >= 0.8
+    assert metrics.test["accuracy"] > metrics.majority["test"]["accuracy"] + 0.2
+    assert metrics.test["accuracy"] > metrics.zero_shot["test"]["accuracy"] + 0.2
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -108,7 +108,7 @@ def test_epochs_accumulation_and_patience(toy: MakeConfig, tmp_path: Path) -> No
     metrics = run(config)
     assert metrics is not None
     # 80 examples in 5 batches are 3 steps an epoch; nothing gets better after the first.
-    assert [entry["step"] for entry in metrics["dev_history"]] == [3, 6]
+    assert [entry["step"] for entry in metrics.dev_history] == [3, 6]
 
 
 def padding(batches: list[Batch]) -> float:
@@ -117,14 +117,14 @@ def padding(batches: list[Batch]) -> float:
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
-def test_padding_of_the_training_batches_is_told(
+def test_padding_of_the_training_batches_is_reported(
     toy: MakeConfig, tmp_path: Path, model: str
 ) -> None:
     config = toy(model, "trainer.max_steps=6", "logger=csv", "data.bucketing=false")
     batches = train_batches(config)  # six of them: one more than the data hold
     metrics = run(config)
     assert metrics is not None
-    assert metrics["speed"]["padding_share"] == pytest.approx(padding(batches), abs=1e-12)
+    assert metrics.cost.padding_share == pytest.approx(padding(batches), abs=1e-12)
     # Every second step is logged, under its number from 0.
     found = {int(r["step"]): float(r["train/padding"]) for r in logged(tmp_path, "train/padding")}
     expected = {step: padding([batches[step]]) for step in (1, 3, 5)}
@@ -144,16 +144,6 @@ def test_bucketing_saves_padding(toy: MakeConfig, tmp_path: Path) -> None:
             more = (f"data.path={folder}", f"data.bucketing={bucketing}", "overwrite=true")
             metrics = run(toy("masked", "data.batch_size=8", "trainer.max_steps=10", *more))
             assert metrics is not None
-            shares[name, bucketing] = metrics["speed"]["padding_share"]
+            shares[name, bucketing] = metrics.cost.padding_share
     assert 0 < shares["uneven", "true"] < 0.5 * shares["uneven", "false"]
     assert shares["even", "true"] == shares["even", "false"] == 0
-
-
-def test_speed_is_that_of_the_whole_training(toy: MakeConfig) -> None:
-    """Although what is tested is the state after the first evaluation."""
-    metrics = run(toy("masked", "trainer.max_steps=6", "optim.lr=1e-12"))
-    assert metrics is not None
-    assert metrics["selection"]["step"] == 2
-    speed = metrics["speed"]
-    assert speed["steps"] == 6
-    assert speed["examples_per_second"] * speed["train_seconds"] == pytest.approx(6 * 16)

@@ -1,6 +1,6 @@
-"""Loss curves against recorded ones: a change of arithmetic anywhere in the step shows here.
+"""Loss curves against recorded ones: they show a change of arithmetic anywhere in the step.
 
-`python -m tests.reference.test_golden` records them anew after a change that is meant.
+`python -m tests.reference.test_golden` records them again after an intended change.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lpt.methods.late_prompt import LabelScorer, LatePrompt
+from lpt.config.schema import OptimConfig
+from lpt.methods.late_prompt import LatePrompt
 from lpt.models.generators import build_generator
+from lpt.models.scoring import LabelScorer
 from lpt.models.split import SplitModel
 from lpt.training.optim import build_optimizer, build_schedule
+from tests.support.late_prompts import padded_batch
 from tests.support.tiny import tiny_model
-from tests.unit.models.test_split import batch_of, text
 
 FILES = Path(__file__).parent / "golden"
 CASES = [("roberta", "npg"), ("bert", "mppg"), ("gpt2", "appg"), ("llama", "static")]
@@ -28,10 +30,11 @@ def curve(family: str, kind: str) -> list[float]:
     torch.manual_seed(5)
     generator = build_generator(kind, hidden_size=32, length=3, bottleneck=6)
     model = LatePrompt(split, generator, frozen_dropout="none").train()
-    batch = batch_of(*text(split.config.pad_token_id, padded=True))
+    batch = padded_batch(model)
     scorer = LabelScorer(split.family.kind, [7, 8])
-    optimizer = build_optimizer(model.trainable(), lr=1e-2, weight_decay=0.1, eps=1e-8)
-    schedule = build_schedule(optimizer, steps=STEPS, warmup_ratio=0.25, schedule="linear")
+    optim = OptimConfig(lr=1e-2, weight_decay=0.1, warmup_ratio=0.25)
+    optimizer = build_optimizer(model.trainable(), optim)
+    schedule = build_schedule(optimizer, optim, STEPS)
     losses = []
     for _ in range(STEPS):
         loss = scorer.loss(model(batch), batch, "vocabulary")
@@ -56,7 +59,7 @@ def test_curve(family: str, kind: str) -> None:
 
 
 def record() -> None:
-    """Write the curves of the code as it is."""
+    """Write the curves of the current code."""
     FILES.mkdir(exist_ok=True)
     for family, kind in CASES:
         losses = "\n".join(f"{loss:.6f}" for loss in curve(family, kind))

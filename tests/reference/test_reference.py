@@ -18,9 +18,11 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from lpt.data.fewshot import draw_total
-from lpt.methods.late_prompt import Batch, LabelScorer, LatePrompt, sequence_losses
+from lpt.data.fewshot import sample_total
+from lpt.methods.late_prompt import LatePrompt
 from lpt.models.generators import PromptGenerator, build_generator
+from lpt.models.inputs import Batch
+from lpt.models.scoring import LabelScorer, sequence_losses
 from lpt.models.split import SplitModel
 from tests.support.shared import REFERENCE_DIR
 
@@ -72,9 +74,9 @@ def roberta_batch(t: dict[str, Tensor]) -> Batch:
         attention_mask=t["attention_mask"],
         summary_index=torch.zeros(size, dtype=torch.long),
         pool_length=t["attention_mask"].sum(1),
-        rows=torch.arange(size),
-        positions=t["mask_pos"],
-        scored=torch.arange(size),
+        logit_rows=torch.arange(size),
+        logit_positions=t["mask_pos"],
+        target_to_logit=torch.arange(size),
         targets=t["labels"],
         sequences=torch.arange(size),
         labels=t["labels"],
@@ -89,9 +91,9 @@ def gpt2_batch(t: dict[str, Tensor]) -> Batch:
         attention_mask=t["attention_mask"],
         summary_index=t["seq_lengths"],
         pool_length=t["seq_lengths"],
-        rows=rows,
-        positions=predicted - 1,
-        scored=torch.arange(len(rows)),
+        logit_rows=rows,
+        logit_positions=predicted - 1,
+        target_to_logit=torch.arange(len(rows)),
         targets=t["input_ids"][rows, predicted],
         sequences=rows,
         labels=torch.zeros(len(t["input_ids"]), dtype=torch.long),
@@ -102,7 +104,7 @@ def gpt2_batch(t: dict[str, Tensor]) -> Batch:
 def layer_outputs(model: LatePrompt, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     """Logits and the output of every layer, below and above, in order."""
     outputs: list[Tensor] = []
-    views = (model.split.below, model.split.above)
+    views = (model.split.lower, model.split.upper.model)
     layers = [x for v in views for x in v.get_submodule(model.split.family.layers).children()]
     hooks = [
         layer.register_forward_hook(
@@ -110,8 +112,8 @@ def layer_outputs(model: LatePrompt, batch: Batch) -> tuple[Tensor, list[Tensor]
         )
         for layer in layers
     ]
-    hidden = model.split.read(batch.input_ids, batch.attention_mask)
-    model.split.answer(hidden, batch.attention_mask, model.make_prompt(hidden, batch))
+    hidden = model.split.forward_lower(batch.input_ids, batch.attention_mask)
+    model.split.forward_upper(hidden, batch.attention_mask, model.make_prompt(hidden, batch))
     for hook in hooks:
         hook.remove()
     return model(batch), outputs
@@ -147,8 +149,8 @@ def test_parity(path: Path) -> None:
     if family == "roberta":
         torch.testing.assert_close(logits, t["logits_at_mask"], atol=2e-5, rtol=0)
     else:
-        at = batch.positions + config["num_prompt_tokens"]
-        torch.testing.assert_close(logits, t["logits"][batch.rows, at], atol=2e-5, rtol=0)
+        at = batch.logit_positions + config["num_prompt_tokens"]
+        torch.testing.assert_close(logits, t["logits"][batch.logit_rows, at], atol=2e-5, rtol=0)
         per_example = sequence_losses(logits, batch, len(batch.labels))
         torch.testing.assert_close(per_example, t["loss_per_example"], atol=2e-5, rtol=0)
 
@@ -183,6 +185,6 @@ def test_kshot_row_ids() -> None:
     assert cases
     for case in cases.values():
         for seed, expected in case["seeds"].items():
-            drawn = draw_total(case["labels"], case["k"], case["k_dev"], int(seed))
-            assert drawn.train == expected["train"]
-            assert drawn.dev == expected["dev"]
+            sample = sample_total(case["labels"], case["k"], case["k_dev"], int(seed))
+            assert sample.train == expected["train"]
+            assert sample.dev == expected["dev"]

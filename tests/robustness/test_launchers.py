@@ -1,4 +1,4 @@
-"""The same sweep through Hydra's other launchers, and several processes a job."""
+"""The same sweep through Hydra's other launchers, and jobs with several ranks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lpt.config.schema import register
-from tests.conftest import CONF
+from tests.conftest import CONF, toy_overrides
 
 PRESETS = sorted(file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml"))
-NEEDS = {
+PLUGINS = {
     "slurm": "hydra_submitit_launcher",
     "slurm_here": "hydra_submitit_launcher",
     "joblib": "hydra_joblib_launcher",
@@ -25,77 +26,77 @@ NEEDS = {
 }
 
 
-def need(launcher: str) -> None:
-    if importlib.util.find_spec(f"hydra_plugins.{NEEDS[launcher]}") is None:
-        pytest.skip(f"{NEEDS[launcher]} is not installed")
+def require(launcher: str) -> None:
+    plugin = PLUGINS.get(launcher)
+    if plugin is not None and importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
+        pytest.skip(f"{plugin} is not installed")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_compose(preset: str) -> None:
-    need(preset)
+def test_presets_request_the_devices_of_a_job(preset: str) -> None:
+    require(preset)
     register()
-    given = [f"hydra/launcher={preset}", "strategy.devices=4"]
+    overrides = [f"hydra/launcher={preset}", "strategy.devices=4"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        hydra = compose("sweep", given, return_hydra_config=True).hydra
+        hydra = compose("sweep", overrides, return_hydra_config=True).hydra
     assert hydra.mode.name == "MULTIRUN"
-    devices = {"slurm": "gpus_per_node", "ray_gpu": "ray.remote.num_gpus"}.get(preset)
-    if devices is not None:
-        at: Any = hydra.launcher
-        for key in devices.split("."):
-            at = at[key]
-        assert at == 4
+    key = {"slurm": "gpus_per_node", "ray_gpu": "ray.remote.num_gpus"}.get(preset)
+    assert key is None or OmegaConf.select(hydra.launcher, key) == 4
 
 
-def sweep(folder: Path, *arguments: str) -> list[dict[str, Any]]:
-    command = [sys.executable, str(CONF.parent / "sweep.py"), "sweep.dir=swept", *arguments]
+@pytest.fixture(scope="module")
+def overrides(
+    checkpoints: dict[str, Path], toy_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    toy = toy_overrides(checkpoints, toy_data, "masked")
+    no_dropout = ("model.dropout=none", "prompt.dropout=0", "data.bucketing=false")
+    cache = f"cache.dir={tmp_path_factory.mktemp('cache')}"
+    return ["sweep=seeds", "seed=1,2", *toy, *no_dropout, cache]
+
+
+@pytest.fixture(scope="module")
+def expected(
+    overrides: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """Results of the sweep by default: with the pool, in one process for each run."""
+    return run_sweep(tmp_path_factory.mktemp("pool"), *overrides)
+
+
+def run_sweep(folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """Run a sweep; returns its results."""
+    command = [sys.executable, "-m", "lpt.cli.sweep", "sweep.dir=sweep", "sweep.report=false"]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=300
+        [*command, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    lines = (folder / "swept" / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "sweep" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
-@pytest.fixture
-def toy_arguments(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> list[str]:
-    return [
-        *("sweep=seeds", "seed=1,2", "model=local", f"model.path={checkpoints['masked']}"),
-        *("task=reviews", f"data.path={toy_data}", "task.labels=['0','1']", "data.max_length=64"),
-        *("trainer.max_steps=4", "trainer.eval_every_steps=2", "strategy.accelerator=cpu"),
-        *("model.dropout=none", "prompt.dropout=0", f"cache.dir={tmp_path / 'cache'}"),
-    ]
+def scores(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    return [{key: row[key] for key in row if key.startswith("final/")} for row in rows]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "slurm_here", "ray"])
 def test_every_launcher_gives_what_the_pool_gives(
-    launcher: str, toy_arguments: list[str], tmp_path: Path
+    launcher: str, overrides: list[str], expected: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    if launcher in NEEDS:
-        need(launcher)
-    rows = {}
-    for name in ("pool", launcher):
-        (tmp_path / name).mkdir()
-        rows[name] = sweep(tmp_path / name, f"hydra/launcher={name}", *toy_arguments)
-    assert [row["state"] for row in rows[launcher]] == ["finished"] * 2
-    scores = [
-        [{key: row[key] for key in row if key.startswith("final/")} for row in rows[name]]
-        for name in ("pool", launcher)
-    ]
-    assert scores[0] == scores[1]
-    assert all(scores[0])
+    require(launcher)
+    rows = run_sweep(tmp_path, f"hydra/launcher={launcher}", *overrides)
+    assert [row["state"] for row in rows] == ["finished"] * 2
+    assert scores(rows) == scores(expected)
+    assert all(scores(rows))
 
 
 @pytest.mark.slow
-def test_no_rank_runs_the_sweep_again(toy_arguments: list[str], tmp_path: Path) -> None:
-    single, two = tmp_path / "single", tmp_path / "two"
-    for folder in (single, two):
-        folder.mkdir()
-    of_one = sweep(single, *toy_arguments, "data.batch_size=16", "data.bucketing=false")
-    given = ("data.batch_size=8", "data.bucketing=false", "strategy=ddp", "strategy.devices=2")
-    of_two = sweep(two, *toy_arguments, *given)
-    assert [row["attempts"] for row in of_two] == [1, 1]
-    assert {path.name for path in (two / "swept" / "jobs").iterdir()} == {"seed-1", "seed-2"}
-    assert [path.name for path in two.iterdir()] == ["swept"]
-    for key in ("final/test/accuracy", "final/dev/accuracy", "selected_step"):
-        assert [row[key] for row in of_one] == [row[key] for row in of_two]
+def test_ranks_do_not_run_the_sweep_again(
+    overrides: list[str], expected: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    ddp = ("strategy=ddp", "strategy.devices=2", "strategy.accelerator=cpu", "data.batch_size=8")
+    rows = run_sweep(tmp_path, *overrides, *ddp)
+    assert [row["attempts"] for row in rows] == [1, 1]
+    assert {path.name for path in (tmp_path / "sweep/jobs").iterdir()} == {"seed-1", "seed-2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
+    assert scores(rows) == scores(expected)
+    assert [row["selected_step"] for row in rows] == [row["selected_step"] for row in expected]

@@ -1,4 +1,4 @@
-"""Processes that stand in for runs, and what to wait for them with."""
+"""Processes that replace runs, and waiting for them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import json
 import os
 import shlex
 import subprocess
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lpt.sweep.process import own_progress_bars
-from tests import runs
+from tqdm import tqdm
+
+from tests.support import runs
 
 SECONDS = 20
 FINISH = f"echo {shlex.quote(json.dumps(runs.metrics()))} > metrics.json"
-"""What a shell script does last that stands in for a run."""
+"""Last command of a shell script that replaces a run."""
 
 
 def until(true: Callable[[], Any], seconds: float = SECONDS) -> None:
-    """Wait for something, but not for ever."""
+    """Wait until a condition holds; fail when it takes too long."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"
@@ -38,11 +40,11 @@ def alive(pid: int) -> bool:
 
 
 def forked(task: Callable[[], Any], errors: Path) -> int:
-    """Do something in a process of its own, quietly.
+    """Run a function in a forked process, without output.
 
     Args:
-        task: What to do.
-        errors: File for the traceback of what it raises; its status is 1 then.
+        task: The function.
+        errors: File for the traceback if it raises; the exit status is 1 then.
 
     Returns:
         Id of the process.
@@ -55,7 +57,7 @@ def forked(task: Callable[[], Any], errors: Path) -> int:
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 1)
             os.dup2(nothing.fileno(), 2)
-        own_progress_bars()
+        _replace_progress_bar_locks()
         task()
         status = 0
     except Exception:
@@ -69,14 +71,29 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def shell(
-    arguments: Sequence[str], output: Path, cwd: Path | None, environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    """Start a job whose first argument is a shell script, run in the job's folder."""
+def _replace_progress_bar_locks() -> None:
+    """Give a forked process its own: another one may have been killed while it held them."""
+    lock, kinds = threading.RLock(), [tqdm]
+    for kind in kinds:
+        kind.set_lock(lock)
+        kinds += kind.__subclasses__()
+
+
+class Shell(subprocess.Popen[bytes]):
+    """A process with the interface of multiprocessing."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """Exit status; None while it runs."""
+        return self.poll()
+
+
+def shell(overrides: Sequence[str], output: Path, _: Path, environment: Mapping[str, str]) -> Shell:
+    """Start a job whose first override is a shell script, run in the job's folder."""
     with output.open("ab") as file:
-        return subprocess.Popen(
-            ["sh", "-c", arguments[0]],
-            cwd=cwd or output.parent,
+        return Shell(
+            ["sh", "-c", overrides[0]],
+            cwd=output.parent,
             env={**os.environ, **environment},
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -1,89 +1,127 @@
-"""Runs with several ranks, each a process as the command line starts it."""
+"""Runs with several ranks, started through the command line."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.support.faulty import TRAIN
+from lpt.config.schema import PACKAGE_DIR
+from tests.support.csv_curves import read_curves
 from tests.support.processes import alive, until
 
-FAULTY = TRAIN.parent / "tests" / "faulty.py"
 TWO = ("strategy=ddp", "strategy.devices=2")
-SECONDS = 60  # in which a run has ended after one of its ranks
+TRAIN = ("-m", "lpt.cli.train")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *TRAIN)
+START_SECONDS = 180  # until a run trains, on a busy machine
+END_SECONDS = 60  # from a fault to the end of the run
 Arguments = Callable[..., list[str]]
+
+
+class Run:
+    """A run in a process of its own.
+
+    Attributes:
+        process: The process that was started: the launcher of the ranks.
+        start: When it was started.
+        run_dir: Folder of the run.
+        output: File with what the run prints.
+    """
+
+    def __init__(self, command: Sequence[str], arguments: Sequence[str], output: Path) -> None:
+        self.output, self.start = output, time.time()
+        (self.run_dir,) = (Path(a[8:]) for a in arguments if a.startswith("run_dir="))
+        with output.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, *command, *arguments],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE_DIR.parent)},
+                cwd=output.parent,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        """What was printed so far, each state of a progress bar on a line of its own."""
+        return self.output.read_text(errors="replace").replace("\r", "\n")
+
+    def ranks(self) -> dict[int, int]:
+        """Process id of each local rank."""
+        found = {}
+        for pid in children(self.process.pid):
+            try:
+                variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            except OSError:  # it has ended meanwhile
+                continue
+            for rank in (int(v[11:]) for v in variables if v.startswith(b"LOCAL_RANK=")):
+                found[rank] = pid
+        return found
+
+    def wait_for_evaluation(self) -> None:
+        """Wait until it trains and has been evaluated at least once."""
+        progress = self.run_dir / "progress.json"
+
+        def evaluated() -> bool:
+            assert self.process.poll() is None, self.text[-3000:]
+            if not progress.exists() or progress.stat().st_mtime < self.start:
+                return False  # of an earlier start
+            return bool(json.loads(progress.read_text())["dev_history"])
+
+        until(evaluated, START_SECONDS)
+
+    def end(self) -> int:
+        """Exit status; fails if a rank is left."""
+        ranks = self.ranks()
+        status = self.process.wait(END_SECONDS)
+        until(lambda: not any(map(alive, ranks.values())), END_SECONDS)
+        return status
 
 
 @contextmanager
 def started(
-    arguments: list[str], output: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A run, alone in its process group; none of its processes may be left in the end."""
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, str(FAULTY), *arguments],
-            cwd=output.parent,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    arguments: Sequence[str], output: Path, command: Sequence[str] = TRAIN
+) -> Iterator[Run]:
+    """A run, no process of which survives the block."""
+    run = Run(command, arguments, output)
     try:
-        yield process
-        until(lambda: not members(process.pid), SECONDS)
+        yield run
     finally:
-        for pid in members(process.pid):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
+        for pid in [run.process.pid, *run.ranks().values()]:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        run.process.wait()
 
 
-def members(group: int) -> list[int]:
-    """The processes of a group that run."""
+def finished(arguments: Sequence[str], output: Path, command: Sequence[str] = TRAIN) -> None:
+    """Run to the end."""
+    with started(arguments, output, command) as run:
+        status = run.process.wait(START_SECONDS)
+        assert status == 0, run.text[-3000:]
+
+
+def children(pid: int) -> list[int]:
+    """Child processes."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for task in Path(f"/proc/{pid}/task").glob("*"):
         try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            found += map(int, (task / "children").read_text().split())
         except OSError:  # it has ended meanwhile
             continue
-        if int(fields[2]) == group and alive(int(folder.name)):
-            found.append(int(folder.name))
     return found
 
 
-def result(process: subprocess.Popen[bytes], output: Path) -> int:
-    """Exit status of a run: within a minute after what it meets with."""
-    assert process.wait(300) is not None
-    status: int = process.returncode
-    for line in told(output).splitlines():
-        if line.startswith("met at "):
-            assert time.time() - float(line.split()[2]) < SECONDS
-    return status
-
-
-def told(output: Path) -> str:
-    """What a run printed; what a progress bar has written over is a line of its own."""
-    return output.read_text(errors="replace").replace("\r", "\n")
-
-
-def finished(arguments: list[str], output: Path) -> None:
-    """Run to the end."""
-    with started(arguments, output) as process:
-        assert result(process, output) == 0, told(output)[-3000:]
-
-
 def assert_alike(found: Path, expected: Path) -> None:
-    """That a run with several ranks gives what one gives at the same global batch."""
+    """Assert that a run with several ranks equals one with one rank and the same global batch."""
     metrics, others = (json.loads((d / "metrics.json").read_text()) for d in (found, expected))
     for part in ("zero_shot", "majority"):
         assert metrics[part] == others[part]
@@ -105,6 +143,5 @@ def assert_alike(found: Path, expected: Path) -> None:
 
 
 def curve_of(run_dir: Path, name: str) -> dict[str, float]:
-    """Its values by step."""
-    with (run_dir / "csv" / "metrics.csv").open(newline="") as lines:
-        return {row["step"]: float(row[name]) for row in csv.DictReader(lines) if row.get(name)}
+    """Logged values by step."""
+    return {row["step"]: float(row[name]) for row in read_curves(run_dir) if row.get(name)}

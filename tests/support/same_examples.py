@@ -113,43 +113,6 @@ def _cola() -> Same:
     )
 
 
-def _mrpc() -> Same:
-    head = ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"]
-    full = "\ufeff" + lines(head, [1, 5, 6, 'A "b', "C ."], [0, 7, 8, "D", '" E'])
-    short = "\ufeff" + lines(["index", *head[1:]], [0, 5, 6, 'A "b', "C ."], [1, 7, 8, "D", '" E'])
-    rows = [
-        {"sentence1": 'A "b', "sentence2": "C .", "label": 1},
-        {"sentence1": "D", "sentence2": '" E', "label": 0},
-    ]
-    return Same(
-        {"train.tsv": full, "dev.tsv": full, "test.tsv": short},
-        {
-            "train": numbered(rows),
-            "validation": numbered(rows),
-            "test": secret(numbered(rows)),
-        },
-        {"label": ClassLabel(names=["not_equivalent", "equivalent"])},
-        [1, 0],
-    )
-
-
-def _rte() -> Same:
-    head = ["index", "sentence1", "sentence2", "label"]
-    names = ["entailment", "not_entailment"]
-    rows: list[Row] = [{"sentence1": "A", "sentence2": "B", "label": 1}]
-    rows = numbered([*rows, {"sentence1": '"C', "sentence2": "D", "label": 0}])
-    full = lines(
-        head, *([r["idx"], r["sentence1"], r["sentence2"], names[r["label"]]] for r in rows)
-    )
-    short = lines(head[:3], *([r["idx"], r["sentence1"], r["sentence2"]] for r in rows))
-    return Same(
-        {"train.tsv": full, "dev.tsv": full, "test.tsv": short},
-        {"train": rows, "validation": rows, "test": secret(rows)},
-        {"label": ClassLabel(names=names)},
-        [1, 0],
-    )
-
-
 def superglue(
     official: list[Row], hub: list[Row], names: list[str], labels: list[int], **types: Any
 ) -> Same:
@@ -163,25 +126,6 @@ def superglue(
     )
 
 
-def _boolq() -> Same:
-    rows: list[Row] = [
-        {"question": "is a b", "passage": 'A "is"\nB.', "idx": 0, "label": True},
-        {"question": "is b c", "passage": "B is, not, C.", "idx": 1, "label": False},
-    ]
-    hub = [row | {"label": int(row["label"])} for row in rows]
-    return superglue(rows, hub, ["False", "True"], [1, 0])
-
-
-def _cb() -> Same:
-    names = ["entailment", "contradiction", "neutral"]
-    rows: list[Row] = [
-        {"premise": f"P {name}", "hypothesis": "H, too", "label": name, "idx": n}
-        for n, name in enumerate(("neutral", "entailment", "contradiction"))
-    ]
-    hub = [row | {"label": names.index(row["label"])} for row in rows]
-    return superglue(rows, hub, names, [2, 1, 0])
-
-
 def _copa() -> Same:
     rows: list[Row] = [
         {"premise": "It fell.", "choice1": "I ran.", "choice2": "It, too, broke."}
@@ -192,21 +136,25 @@ def _copa() -> Same:
 
 
 def _multirc() -> Same:
-    asked = [("Who?", [("Ann", 1), ("Bob, too", 0)]), ("When?", [("Now", 1)])]
-    official: list[Row] = []
-    hub: list[Row] = []
-    for paragraph, text in enumerate(["<b>Sent 1: </b>Ann ran.<br>", "Bob, too, ran."]):
-        at, questions = 0, []
-        for n, (question, options) in enumerate(asked):
-            answers = []
-            for option, label in options:
-                answers.append({"idx": at, "text": option, "label": label})
-                idx = {"paragraph": paragraph, "question": n, "answer": at}
-                row = {"paragraph": text, "question": question, "answer": option}
-                hub.append(row | {"idx": idx, "label": label})
-                at += 1
-            questions.append({"idx": n, "question": question, "answers": answers})
-        official.append({"idx": paragraph, "passage": {"text": text, "questions": questions}})
+    texts = ["<b>Sent 1: </b>Ann ran.<br>", "Bob, too, ran."]
+    who = [{"idx": 0, "text": "Ann", "label": 1}, {"idx": 1, "text": "Bob, too", "label": 0}]
+    when = [{"idx": 2, "text": "Now", "label": 1}]
+    questions: list[Row] = [
+        {"idx": 0, "question": "Who?", "answers": who},
+        {"idx": 1, "question": "When?", "answers": when},
+    ]
+    official: list[Row] = [
+        {"idx": number, "passage": {"text": text, "questions": questions}}
+        for number, text in enumerate(texts)
+    ]
+    hub: list[Row] = [
+        {"paragraph": text, "question": question["question"], "answer": answer["text"]}
+        | {"idx": {"paragraph": number, "question": question["idx"], "answer": answer["idx"]}}
+        | {"label": answer["label"]}
+        for number, text in enumerate(texts)
+        for question in questions
+        for answer in question["answers"]
+    ]
     same = superglue(official, hub, ["False", "True"], [1, 0, 1] * 2)
     test = json.loads(re.sub(r', "label": \d', "", json.dumps(official)))
     return same._replace(official={**same.official, "test.jsonl": test})
@@ -270,10 +218,6 @@ SAME: dict[str, Callable[[], Same]] = {
     "mnli": _mnli,
     "stsb": _stsb,
     "cola": _cola,
-    "mrpc": _mrpc,
-    "rte": _rte,
-    "boolq": _boolq,
-    "cb": _cb,
     "copa": _copa,
     "multirc": _multirc,
     "record": _record,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from lpt.data.build import build_task, read_splits
-from lpt.data.splits import Splits
+from lpt.data.splits import Splits, read_splits
 from lpt.data.tables import Table
-from tests.unit.config.test_config import configured
+from lpt.data.tasks import build_task
+from tests.support.configs import configured
 
 Row = dict[str, Any]
 HUB_SPLITS = {"train": "train", "dev": "validation_matched", "mm": "validation_mm", "ax": "ax/test"}
@@ -29,13 +30,20 @@ def write(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
 
 
-def write_parquet(path: Path, **columns: list[Any]) -> None:
-    pq.write_table(pa.table(columns), path)
+def write_texts(path: Path, *texts: str) -> None:
+    """A file of the type that its suffix says, with a column `text`: by default, its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    column = list(texts) or [path.name]
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"text": column}), path)
+    elif path.suffix == ".jsonl":
+        write(path, "".join(json.dumps({"text": text}) + "\n" for text in column))
+    else:
+        write(path, "".join(f"{text}\n" for text in ("text", *column)))
 
 
-def data(*texts: str) -> Dataset:
-    names = ["neg", "pos"]
-    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+def dataset(*texts: str) -> Dataset:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
     return Dataset.from_dict({"text": list(texts), "label": [0] * len(texts)}, features=features)
 
 

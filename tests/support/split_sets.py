@@ -6,19 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from lpt.data.sources import Folder
+from lpt.config.task_schema import DataConfig
+from lpt.data.sources import FolderSource, Source
 from lpt.data.splits import Splits, make_splits
-from lpt.data.tasks import Examples, Task
-from lpt.data.templates import Template
+from lpt.data.tasks import Task
+from tests.support.task_tables import task
 
 Rows = list[tuple[str, ...]]
-TASK = Task(
-    name="toy",
-    template=Template.parse("{a} <mask> {b}", "masked"),
-    labels=("0", "1"),
-    label_words=("bad", "good"),
-    metrics=("accuracy",),
-)
+TASK = task("{a} <mask> {b}", labels=("0", "1"))
 NUMBER = dataclasses.replace(TASK, task_type="regression", labels=("0", "5"))
 
 
@@ -28,33 +23,27 @@ def rows(split: str, count: int, labelled: bool = True) -> Rows:
     return [("a", "b", "label")[: 2 + labelled], *body]
 
 
-def folder(path: Path, separator: str = "\t", **splits: Rows) -> Folder:
-    path.mkdir(exist_ok=True)
-    for split, content in splits.items():
-        text = "".join(f"{separator.join(row)}\n" for row in content)
-        (path / f"{split}{'.tsv' if separator != ',' else '.csv'}").write_text(text)
-    return Folder(path, {})
+def contents() -> dict[str, Rows]:
+    """Official sets of all three kinds."""
+    return {name: rows(name, count) for name, count in (("train", 60), ("dev", 12), ("test", 9))}
 
 
-def split(source: Folder, **changes: Any) -> Splits:
-    arguments: dict[str, Any] = {"protocol": "full", "k": None, "dev_k": 10, "draw": "total"}
-    return make_splits(source, TASK, **{**arguments, "seed": 13} | changes)
-
-
-def texts(part: Examples) -> list[str]:
-    return part.columns["a"]
-
-
-def change(splits: dict[str, Rows], name: str, row: int, column: int, value: str) -> None:
+def set_cell(splits: dict[str, Rows], name: str, row: int, column: int, value: str) -> None:
     cells = list(splits[name][row])
     cells[column] = value
     splits[name][row] = tuple(cells)
 
 
-def contents() -> dict[str, Rows]:
-    return {name: rows(name, count) for name, count in (("train", 60), ("dev", 12), ("test", 9))}
+def folder(path: Path, separator: str = "\t", **splits: Rows) -> FolderSource:
+    """A folder with these sets; without any, with `contents`."""
+    path.mkdir(exist_ok=True)
+    for split, content in (splits or contents()).items():
+        text = "".join(f"{separator.join(row)}\n" for row in content)
+        (path / f"{split}{'.tsv' if separator != ',' else '.csv'}").write_text(text)
+    return FolderSource(path, {name: name for name in splits})
 
 
-def whole_folder(path: Path) -> Folder:
-    """Official sets of all three kinds."""
-    return folder(path, train=rows("train", 60), dev=rows("dev", 12), test=rows("test", 9))
+def split(source: Source, used: Task = TASK, **settings: Any) -> Splits:
+    """Split with settings of `DataConfig`, `fixed_test` or `extra`; dev_k is 10."""
+    own = {name: settings.pop(name) for name in ("fixed_test", "extra") if name in settings}
+    return make_splits(source, used, DataConfig(**{"dev_k": 10} | settings), **own)

@@ -1,105 +1,100 @@
-"""Sweeps in this process, whose jobs are made up: they end at once, as they are told to."""
+"""Sweeps in this process whose jobs are fakes: they end at once, as the test decides."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 
 from lpt.config.schema import register
-from lpt.sweep.job import RUNNING, Job, run_job
-from lpt.sweep.space import parsed_value
-from lpt.sweep.sweep import run_sweep
-from tests import runs
+from lpt.runs.job_record import JOB, JobRecord, JobState
+from lpt.sweep.jobs import run_job
+from lpt.sweep.main import run_sweep
+from lpt.sweep.space import parse_value
 from tests.conftest import CONF
+from tests.support import runs
 
-# What becomes of a job with these arguments: its exit status, or its score on dev.
+TASK = (
+    *("task=reviews", "task.labels=['0','1']", "task.template='{text} It was <mask> .'"),
+    *("data.max_length=64", "strategy.accelerator=cpu"),
+)
 Ending = Callable[[dict[str, Any]], int | float]
+"""From the overrides of a job to its exit status, or to its dev score if it finishes."""
 
 
-class Ended:
-    """A process that is over."""
-
-    pid = 1 << 30  # nobody's
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-    def poll(self) -> int:
-        """Its exit status."""
-        return self.status
-
-
-class MadeUp:
-    """Runs sweeps, and keeps what their jobs were given.
+class FakeSweep:
+    """Runs sweeps on the toy data.
 
     Args:
-        fixed: Arguments of all sweeps.
-        folder: Of the sweep.
+        overrides: Overrides of all sweeps.
+        folder: Folder of the sweep.
     """
 
-    def __init__(self, fixed: Sequence[str], folder: Path) -> None:
-        self.fixed = [*fixed, f"sweep.dir={folder}", "sweep.report=false"]
+    def __init__(self, overrides: Sequence[str], folder: Path) -> None:
+        self.overrides = [*overrides, *TASK, f"sweep.dir={folder}", "sweep.report=false"]
         self.folder = folder
         self.batches: list[list[dict[str, Any]]] = []
+        """Overrides of the jobs that the last sweep has run, by key."""
         self.ending: Ending = lambda _: 0.75
         self.lost: set[int] = set()
-        """Seeds whose jobs a launcher loses: nobody writes down what became of them."""
+        """Seeds of jobs that the launcher loses silently."""
 
-    def __call__(self, *arguments: str, base: Sequence[str] = ()) -> int:
-        """Run a sweep; `base` are arguments that do not vary."""
+    def __call__(self, *arguments: str, fixed: Sequence[str] = ()) -> int:
+        """Run a sweep; `fixed` are overrides that do not vary."""
         register()
         self.batches.clear()
-        given = [*self.fixed, *base]
+        fixed = [*self.overrides, *fixed]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose("train", overrides=given)
-            return run_sweep(composed, [*given, *arguments], self._launch)
+            return run_sweep(compose("train", fixed), [*fixed, *arguments], self._launch)
 
     @property
-    def jobs(self) -> dict[str, Job]:
+    def jobs(self) -> dict[str, JobRecord]:
         """Name -> the job."""
-        found = [Job.read(path.parent) for path in (self.folder / "jobs").glob("*/job.json")]
-        return {job.name: job for job in found if job is not None}
+        folders = (path.parent for path in self.folder.glob(f"jobs/*/{JOB}"))
+        return {folder.name: JobRecord.read(folder) for folder in folders}
 
     @property
     def states(self) -> dict[str, tuple[str, int]]:
         """Name -> state and number of attempts."""
-        return {name: (job.state, job.attempts) for name, job in self.jobs.items()}
+        return {name: (str(job.state), job.attempts) for name, job in self.jobs.items()}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Content of results.jsonl."""
+        return list(map(json.loads, (self.folder / "results.jsonl").read_text().splitlines()))
 
     def _launch(self, batch: Sequence[Sequence[str]]) -> None:
-        given = [_arguments(overrides) for overrides in batch]
-        self.batches.append(given)
-        for one in given:
-            if one.get("seed") not in self.lost:
-                run_job(Path(one["run_dir"]), start=self._start)
-                continue
-            job = Job.read(Path(one["run_dir"]))
-            assert job is not None
-            job.state = RUNNING
-            job.write()
+        self.batches.append(list(map(_by_key, batch)))
+        for overrides in self.batches[-1]:
+            folder = Path(overrides["run_dir"])
+            if overrides.get("seed") in self.lost:
+                job = JobRecord.read(folder)
+                job.state = JobState.RUNNING
+                job.write(folder)
+            else:
+                run_job(folder, start=self._start)
         if self.lost:
             raise RuntimeError("a worker is gone")
 
-    def _start(self, arguments: Sequence[str], output: Path, *_: Any) -> Ended:
-        found = self.ending(_arguments(arguments))
-        if isinstance(found, float):
-            write_metrics(output.parent, found)
-            return Ended(0)
+    def _start(self, overrides: Sequence[str], output: Path, *_: Any) -> Any:
+        ending = self.ending(_by_key(overrides))
+        if isinstance(ending, float):
+            write_metrics(output.parent, ending)
+            return SimpleNamespace(pid=None, exitcode=0)
         with output.open("a") as file:
-            file.write("RuntimeError: made up\n")
-        return Ended(found)
+            file.write("RuntimeError: out of luck\n")
+        return SimpleNamespace(pid=None, exitcode=ending)
 
 
 def write_metrics(folder: Path, dev: float) -> None:
-    """What a finished run leaves."""
-    more = {"speed__total_seconds": 1.5, "protocol__data_seed": 13, "prompt__layer": 2}
-    content = runs.metrics(task="reviews", dev=dev, **more)
-    (folder / "metrics.json").write_text(json.dumps(content))
+    """Write metrics.json as a finished run does."""
+    (folder / "metrics.json").write_text(json.dumps(runs.metrics(task="reviews", dev=dev)))
 
 
-def _arguments(overrides: Sequence[str]) -> dict[str, Any]:
+def _by_key(overrides: Sequence[str]) -> dict[str, Any]:
     pairs = (override.partition("=") for override in overrides)
-    return {key: parsed_value(value) for key, _, value in pairs}
+    return {key: parse_value(value) for key, _, value in pairs}

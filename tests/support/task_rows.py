@@ -80,9 +80,7 @@ NAMES = {
     "record": ("record_f1", "record_em"),
 }
 EXAMPLES = {"stsb": 1, "copa": 2, "multirc": 5, "record": 3}  # that a row of `ROWS` becomes
-COLUMNS = {
-    "stsb": ["index", "id", "prediction", "label"],
-    "copa": ["index", "id", "group", "answer", "prediction", "label"],
-    "multirc": ["index", "id", "group", "answer", "prediction", "label"],
-    "record": ["index", "id", "group", "answer", "prediction", "label"],
+COLUMNS = {  # of predictions.tsv
+    name: ["index", "id", *(["group", "answer"] if count > 1 else []), "prediction", "label"]
+    for name, count in EXAMPLES.items()
 }

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
-
+from lpt.data.examples import build_examples
 from lpt.data.tables import Table
 from lpt.data.tasks import Task
 from lpt.data.templates import Template
-from lpt.errors import ConfigError
+from lpt.errors import Problem
+from tests.support.problems import problems_of
 
 
 def task(template: str = "{text} <mask> .", **changes: Any) -> Task:
@@ -19,7 +19,7 @@ def task(template: str = "{text} <mask> .", **changes: Any) -> Task:
         "name": "toy",
         "template": Template.parse(template, "masked"),
         "labels": ("neg", "pos"),
-        "words": ("bad", "good"),
+        "label_words": ("bad", "good"),
         "metrics": ("accuracy",),
     }
     return Task(**arguments | changes)
@@ -31,16 +31,15 @@ def table(labels: Sequence[str | None], **columns: Sequence[str | None]) -> Tabl
     return Table("train.tsv", {**texts, "label": labels}, range(2, 2 * len(labels) + 2, 2))
 
 
-def refused(rows: Table, used: Task, *, need_labels: bool = True) -> ConfigError:
-    with pytest.raises(ConfigError) as caught:
-        used.examples(rows, need_labels=need_labels)
-    return caught.value
-
-
-def jsonl(name: str, *rows: dict[str, Any]) -> Table:
-    """Rows on lines 1, 2, ... of a file as its reader gives them."""
+def jsonl(*rows: dict[str, Any]) -> Table:
+    """Rows on lines 1, 2, ... of train.jsonl, as its reader gives them."""
+    names = dict.fromkeys(name for row in rows for name in row)
     cells = {
-        column: [v if isinstance(v := row.get(column), str) else json.dumps(v) for row in rows]
-        for column in rows[0]
+        name: [v if isinstance(v := row.get(name), str | None) else json.dumps(v) for row in rows]
+        for name in names
     }
-    return Table(name, cells, range(1, len(rows) + 1))
+    return Table("train.jsonl", cells, range(1, len(rows) + 1))
+
+
+def refused(rows: Table, used: Task, *, need_labels: bool = True) -> list[Problem]:
+    return problems_of(lambda: build_examples(used, rows, need_labels=need_labels))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE, WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
+from tokenizers.models import BPE, Unigram, WordPiece
+from tokenizers.normalizers import NFKC, BertNormalizer, Nmt
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
@@ -79,7 +81,49 @@ def causal() -> PreTrainedTokenizerFast:
     return byte_bpe(bos_token="<s>", eos_token="</s>")
 
 
+def unigram() -> PreTrainedTokenizerFast:
+    """A masked model's as XLM-RoBERTa's: wide letters become narrow, special tokens are pieces."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    pieces = ["\u2581", "\u2581great", "\u2581bad", "\u2581a", *map(chr, range(33, 127))]
+    vocab = [(piece, 0.0) for piece in special] + [(piece, -5.0) for piece in pieces]
+    tokenizer = Tokenizer(Unigram(vocab, unk_id=3))
+    tokenizer.normalizer = Normalizers([Nmt(), NFKC()])
+    tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), special, strict=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token=mask, **names)
+
+
+def normalized_special_tokens() -> PreTrainedTokenizerFast:
+    """A BERT tokenizer that looks for special tokens in lower case."""
+    tokenizer = wordpiece()
+    mask, sep = (AddedToken(f"[{n}]", special=True, normalized=True) for n in ("MASK", "SEP"))
+    tokenizer.add_special_tokens({"mask_token": mask, "sep_token": sep})
+    return tokenizer
+
+
+MAKERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "wordpiece": wordpiece,
+    "roberta": roberta_like,
+    "unigram": unigram,
+    "normalized": normalized_special_tokens,
+    "causal": causal,
+    "start only": lambda: byte_bpe(bos_token="<s>"),
+    # As GPT-2's: the end token is also the unknown token, which never occurs.
+    "one for all": lambda: byte_bpe(bos_token="</s>", eos_token="</s>", unk_token="</s>"),
+}
+
+
+@cache
+def tokenizer_named(name: str) -> PreTrainedTokenizerFast:
+    """One of `MAKERS`; shared, so not to be changed."""
+    return MAKERS[name]()
+
+
 def longest(encoded: Encoded, i: int) -> int:
     """Tokens of the longest sequence of example i."""
-    endings = encoded.endings[i] if encoded.endings else [[]]
-    return len(encoded.context[i]) + max(map(len, endings))
+    parts = encoded.label_parts[i] if encoded.label_parts else [[]]
+    return len(encoded.context[i]) + max(map(len, parts))

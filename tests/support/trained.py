@@ -1,8 +1,7 @@
-"""Training within a test, and what is looked at afterwards."""
+"""Training within a test, and reading what it wrote."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,19 @@ import torch
 from lightning import Callback
 
 from lpt.config.schema import Config
-from lpt.methods.late_prompt import Batch
+from lpt.data.datamodule import TaskDataModule, build_datamodule
 from lpt.models.generators import GENERATORS
-from lpt.training.build import build_data, build_model, build_module
-from lpt.training.module import LatePromptModule
-from lpt.training.plan import prepare
+from lpt.models.inputs import Batch
+from lpt.training.module import LatePromptModule, build_model, build_module
+from lpt.training.plan import Plan, prepare
 from lpt.training.trainer import build_trainer
+from tests.support.csv_curves import read_curves
 
 KINDS = (*GENERATORS, "static")
 
 
 class Spy(Callback):
-    """Notes the modes in which training steps run, and the losses."""
+    """Records the modes in which training steps run, and the losses."""
 
     def __init__(self) -> None:
         self.modes: set[tuple[bool, ...]] = set()
@@ -29,7 +29,7 @@ class Spy(Callback):
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         split = pl_module.model.split
-        parts = (pl_module.model.generator, split.below, split.above, split.head)
+        parts = (pl_module.model.generator, split.lower, split.upper, split.head)
         self.modes.add(tuple(part.training for part in parts))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
@@ -40,12 +40,17 @@ def fit(config: Config, folder: Path) -> tuple[LatePromptModule, Spy]:
     """Train through the project's own builders and trainer, sanity check included."""
     torch.manual_seed(config.seed)
     plan = prepare(config)
-    model, _ = build_model(config, plan)
-    module = build_module(config, plan, model)
+    model, _ = build_model(plan)
+    module = build_module(plan, model)
     trainer, spy = build_trainer(config, folder, plan.backbone, model), Spy()
     trainer.callbacks.append(spy)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=build_data(config, plan))
     return module, spy
+
+
+def build_data(config: Config, plan: Plan) -> TaskDataModule:
+    """The datamodule of a run."""
+    return build_datamodule(plan.config, plan.splits, plan.encoder, plan.word_ids)
 
 
 def train_batches(config: Config) -> list[Batch]:
@@ -54,11 +59,11 @@ def train_batches(config: Config) -> list[Batch]:
 
 
 def logged(tmp_path: Path, name: str) -> list[dict[str, str]]:
-    """The rows of the run's CSV log that tell this value."""
-    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row[name]]
+    """The rows of the run's CSV log that have this value."""
+    return [row for row in read_curves(tmp_path / "run") if row[name]]
 
 
 def table(path: Path) -> list[dict[str, str]]:
+    """Rows of a file of predictions."""
     head, *lines = (line.split("\t") for line in path.read_text().splitlines())
     return [dict(zip(head, line, strict=True)) for line in lines]

@@ -13,14 +13,14 @@ def test_a_message_has_every_part_of_every_problem() -> None:
     first = Problem("prompt.layer", "0", "1 to 12", "prompt.layer=7")
     error = ConfigError([first, Problem("train.tsv:17", "3 columns")])
     assert str(error) == (
-        "2 problems found; nothing was started.\n"
+        "Found 2 configuration problems; the run was not started.\n"
         "1. prompt.layer: 0\n"
         "     expected: 1 to 12\n"
         "     hint: prompt.layer=7\n"
         "2. train.tsv:17: 3 columns"
     )
     assert str(config_error("seed", "-1")).startswith(
-        "1 problem found; nothing was started.\n1. seed: -1"
+        "Found 1 configuration problem; the run was not started.\n1. seed: -1"
     )
 
 
@@ -32,9 +32,9 @@ def test_problems_are_collected_until_raised() -> None:
         raise ConfigError([Problem("data.k", "1"), Problem("data.seed", "-1")])
     with problems.collect():
         pass
-    assert problems.concern("data.k")
-    assert problems.concern("prompt.", "data.")
-    assert not problems.concern("k", "prompt.")
+    assert problems.mentions("data.k")
+    assert problems.mentions("prompt.", "data.")
+    assert not problems.mentions("k", "prompt.")
     with pytest.raises(ConfigError) as caught:
         problems.raise_if_any()
     assert [problem.where for problem in caught.value.problems] == ["seed", "data.k", "data.seed"]

@@ -1,4 +1,4 @@
-"""The packed tokens of random sets: whatever is cut out of them is what was put in."""
+"""Packed tokens of random sets: rows gathered from them are what was packed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from lpt.data.packing import PackedTokens
-from lpt.data.templates import Encoded
+from lpt.data.packing import PackedTokens, tokenize
+from lpt.data.templates import Encoded, Encoder, Template
+from tests.support.tokenizers import wordpiece
 
-PAD = 0
+PAD = 3
 random_sets = pytest.mark.parametrize("seed", range(5))
 kinds = pytest.mark.parametrize("parts", [0, 2, 5], ids=["masked", "causal", "five labels"])
 
@@ -25,143 +26,108 @@ def random_set(seed: int, parts: int) -> Encoded:
 
     context = [tokens(20) for _ in range(random.integers(2, 13))]
     if parts:
-        return Encoded(context, endings=[[tokens(6) for _ in range(parts)] for _ in context])
-    return Encoded(context, mask_at=[int(random.integers(len(ids))) for ids in context])
-
-
-def chosen(seed: int, size: int) -> list[int]:
-    """Some of the examples in any order, some of them twice."""
-    return np.random.default_rng(seed).integers(size, size=size + 2).tolist()
-
-
-@random_sets
-@kinds
-def test_rows_hold_all_label_parts_side_by_side(seed: int, parts: int) -> None:
-    encoded = random_set(seed, parts)
-    packed = PackedTokens(encoded, PAD)
-    assert (len(packed), packed.parts) == (len(encoded.context), parts)
-    examples = chosen(seed, len(packed))
-    rows = packed.rows(torch.tensor(examples))
-    for row, example in enumerate(examples):
-        context = encoded.context[example]
-        endings = encoded.endings[example] if parts else []
-        real = rows.mask[row].bool()
-        assert rows.ids[row][real].tolist() == [*context, *chain.from_iterable(endings)]
-        branch = [0] * len(context)
-        positions = list(range(len(context)))
-        for number, ending in enumerate(endings, 1):
-            branch += [number] * len(ending)
-            positions += range(len(context), len(context) + len(ending))
-        assert rows.branch[row][real].tolist() == branch
-        assert rows.positions[row][real].tolist() == positions
-
-
-@random_sets
-@pytest.mark.parametrize("parts", [2, 5])
-def test_rows_with_one_label_part_are_context_and_ending(seed: int, parts: int) -> None:
-    encoded = random_set(seed, parts)
-    packed = PackedTokens(encoded, PAD)
-    examples = chosen(seed, len(packed))
-    labels = np.random.default_rng(seed).integers(parts, size=len(examples)).tolist()
-    rows = packed.rows(torch.tensor(examples), torch.tensor(labels))
-    for row, (example, label) in enumerate(zip(examples, labels, strict=True)):
-        context, ending = encoded.context[example], encoded.endings[example][label]
-        real = rows.mask[row].bool()
-        assert rows.ids[row][real].tolist() == [*context, *ending]
-        assert rows.positions[row][real].tolist() == list(range(len(context) + len(ending)))
-        assert rows.branch[row][real].tolist() == [0] * len(context) + [label + 1] * len(ending)
-
-
-@random_sets
-@kinds
-def test_lengths_are_those_of_the_rows(seed: int, parts: int) -> None:
-    packed = PackedTokens(random_set(seed, parts), PAD)
-    every = torch.arange(len(packed))
-    choices = [None, *(torch.full_like(every, label) for label in range(parts))]
-    for labels in choices:
-        lengths = packed.row_lengths(labels)
-        rows = packed.rows(every, labels)
-        assert lengths.tolist() == rows.mask.sum(1).tolist()
-        assert rows.mask.shape[1] == lengths.max()
-        # Real tokens lie on the left and say where they are; the rest is blank.
-        real = rows.mask.bool()
-        assert torch.equal(real, torch.arange(real.shape[1]) < lengths[:, None])
-        assert torch.equal(rows.ids[real], packed.ids[rows.places[real]].long())
-        assert rows.ids[~real].eq(PAD).all()
-        for blank in (rows.branch, rows.positions, rows.places):
-            assert not blank[~real].any()
-    assert packed.row_lengths().sum() == packed.tokens
-
-
-def test_padding_is_the_token_that_was_given() -> None:
-    rows = PackedTokens(Encoded([[7, 8, 9], [5]], mask_at=[0, 0]), 3).rows(torch.tensor([1, 0]))
-    assert rows.ids.tolist() == [[5, 3, 3], [7, 8, 9]]
+        return Encoded(context, label_parts=[[tokens(6) for _ in range(parts)] for _ in context])
+    return Encoded(context, mask_index=[int(random.integers(len(ids))) for ids in context])
 
 
 def pieces(encoded: Encoded) -> list[list[int]]:
     """Contexts and label parts in the order in which they are packed."""
-    if not encoded.endings:
+    if not encoded.label_parts:
         return encoded.context
-    pairs = zip(encoded.context, encoded.endings, strict=True)
-    return [piece for context, endings in pairs for piece in (context, *endings)]
+    pairs = zip(encoded.context, encoded.label_parts, strict=True)
+    return [piece for context, parts in pairs for piece in (context, *parts)]
 
 
 @random_sets
-@kinds
-def test_digest_tells_where_one_piece_ends_and_the_next_begins(seed: int, parts: int) -> None:
-    """A token that moves to the next example or label part leaves the row of tokens as it was."""
+@pytest.mark.parametrize(
+    ("parts", "one_part"), [(0, False), (2, False), (2, True), (5, False), (5, True)]
+)
+def test_rows_are_the_packed_sequences(seed: int, parts: int, one_part: bool) -> None:
     encoded = random_set(seed, parts)
-    packed = PackedTokens(encoded, PAD)
-    assert packed.digest() == PackedTokens(random_set(seed, parts), PAD).digest()
-    digests = {packed.digest()}
-    count = len(pieces(encoded)) - 1
-    for at in range(count):
-        moved = random_set(seed, parts)
-        before, after = pieces(moved)[at : at + 2]
-        after.insert(0, before.pop())
-        other = PackedTokens(moved, PAD)
-        assert torch.equal(other.ids, packed.ids)
-        digests.add(other.digest())
-    assert len(digests) == 1 + count
+    packed = PackedTokens([encoded], PAD)
+    assert (len(packed), packed.num_label_parts) == (len(encoded), parts)
+    assert packed.mask_index.tolist() == encoded.mask_index
+    random = np.random.default_rng(seed)
+    examples = random.integers(len(packed), size=len(packed) + 2).tolist()  # some of them twice
+    labels = random.integers(max(parts, 1), size=len(examples)).tolist()
+    rows = packed.rows(torch.tensor(examples), torch.tensor(labels) if one_part else None)
+    lengths = rows.attention_mask.sum(1)
+    assert rows.input_ids.shape[1] == lengths.max()
+    assert one_part or torch.equal(lengths, packed.row_lengths()[examples])
+    # Real tokens are on the left.
+    real = rows.attention_mask.bool()
+    assert torch.equal(real, torch.arange(real.shape[1]) < lengths[:, None])
+    assert torch.equal(rows.input_ids[real], packed.ids[rows.hidden_index[real]].long())
+    assert rows.input_ids[~real].eq(PAD).all()
+    assert not rows.hidden_index[~real].any()
+    for row, (example, label) in enumerate(zip(examples, labels, strict=True)):
+        context = encoded.context[example]
+        label_parts = list(enumerate(encoded.label_parts[example], 1)) if parts else []
+        label_parts = label_parts[label : label + 1] if one_part else label_parts
+        ids = [*context, *chain.from_iterable(part for _, part in label_parts)]
+        assert rows.input_ids[row][real[row]].tolist() == ids
+        assert (rows.branches is None) == (parts == 0)
+        if rows.branches is None:
+            continue
+        branch_ids, position_ids = [0] * len(context), list(range(len(context)))
+        for number, part in label_parts:
+            branch_ids += [number] * len(part)
+            position_ids += range(len(context), len(context) + len(part))
+        padding = [0] * (real.shape[1] - len(ids))
+        assert rows.branches.branch_ids[row].tolist() == branch_ids + padding
+        assert rows.branches.position_ids[row].tolist() == position_ids + padding
+
+
+@random_sets
+@pytest.mark.parametrize("parts", [2, 5])
+def test_row_lengths_with_one_label_part(seed: int, parts: int) -> None:
+    packed = PackedTokens([random_set(seed, parts)], PAD)
+    every = torch.arange(len(packed))
+    labels = torch.from_numpy(np.random.default_rng(seed).integers(parts, size=len(packed)))
+    lengths = packed.rows(every, labels).attention_mask.sum(1)
+    assert torch.equal(packed.row_lengths(labels), lengths)
+    assert packed.row_lengths().sum() == packed.num_tokens == packed.lengths.sum()
 
 
 @random_sets
 @kinds
-def test_digest_depends_on_every_token(seed: int, parts: int) -> None:
-    count = PackedTokens(random_set(seed, parts), PAD).tokens
-    digests = set()
-    for at in range(count):
-        changed = random_set(seed, parts)
-        for piece in pieces(changed):
-            if at < len(piece):
-                piece[at] += 1
-                break
-            at -= len(piece)
-        digests.add(PackedTokens(changed, PAD).digest())
-    assert len(digests | {PackedTokens(random_set(seed, parts), PAD).digest()}) == count + 1
+def test_digest_depends_on_every_token_and_on_where_sequences_end(seed: int, parts: int) -> None:
+    """A token that moves to the next example or label part leaves the flat array as it was."""
+
+    def digest(encoded: Encoded) -> str:
+        return PackedTokens([encoded], PAD).digest()
+
+    digests = [digest(random_set(seed, parts))]
+    assert digests[0] == digest(random_set(seed, parts))
+    for number, piece in enumerate(pieces(random_set(seed, parts))):
+        for position in range(len(piece)):
+            changed = random_set(seed, parts)
+            pieces(changed)[number][position] += 1
+            digests.append(digest(changed))
+        if number:
+            moved = random_set(seed, parts)
+            before, after = pieces(moved)[number - 1 : number + 1]
+            after.insert(0, before.pop())
+            digests.append(digest(moved))
+    assert len({*digests}) == len(digests)
 
 
-@random_sets
 @kinds
-def test_packed_arrays_are_taken_as_they_are(seed: int, parts: int) -> None:
-    """As they are kept on disk: tokens, lengths of the pieces, masks."""
-    encoded = random_set(seed, parts)
-    encoded.truncated = seed
-    packed = PackedTokens(encoded, 3)
-    every = pieces(encoded)
-    again = PackedTokens.of_arrays(
-        np.array([*chain.from_iterable(every)], np.int32),
-        np.array([len(piece) for piece in every], np.int64).reshape(len(encoded), -1),
-        np.array(encoded.mask_at, np.int64),
-        encoded.truncated,
-        3,
-    )
-    for name in ("ids", "branch", "positions", "starts", "lengths", "mask_at"):
-        ours, theirs = getattr(again, name), getattr(packed, name)
-        assert ours.dtype == theirs.dtype
-        assert torch.equal(ours, theirs)
-    assert (again.truncated, again.pad_id, again.parts) == (seed, 3, parts)
-    assert again.digest() == packed.digest()
-    examples = torch.tensor(chosen(seed, len(packed)))
-    for ours, theirs in zip(again.rows(examples), packed.rows(examples), strict=True):
-        assert torch.equal(ours, theirs)
+def test_batches_are_packed_as_one(parts: int) -> None:
+    one, other = random_set(0, parts), random_set(1, parts)
+    one.truncated, other.truncated = 1, 2
+    context, mask_index = one.context + other.context, one.mask_index + other.mask_index
+    both = Encoded(context, mask_index, one.label_parts + other.label_parts, truncated=3)
+    packed, expected = PackedTokens(iter([one, other]), PAD), PackedTokens([both], PAD)
+    assert vars(packed).keys() == vars(expected).keys()
+    for name, value in vars(expected).items():
+        assert np.array_equal(getattr(packed, name), value), name
+
+
+def test_large_sets_are_tokenized_in_batches() -> None:
+    template = Template.parse("{text} It was <mask> .", "masked")
+    encoder = Encoder(wordpiece(), template, ["good", "bad"], 12)
+    texts = [f"{'the film was good ' * (i % 5)}{i}" for i in range(2500)]
+    packed = tokenize(encoder, {"text": texts, "unused": [""] * 2500})
+    assert packed.digest() == PackedTokens([encoder.encode({"text": texts})], 0).digest()
+    assert packed.truncated > 0

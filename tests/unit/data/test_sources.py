@@ -1,4 +1,4 @@
-"""Where rows come from: files in a folder, by name and kind, and the hub."""
+"""Where rows come from: files in a folder, data sets saved by `datasets`, the hub."""
 
 from __future__ import annotations
 
@@ -7,50 +7,61 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset, DatasetDict
 
-from lpt.data.sources import Folder, Hub
-from lpt.errors import ConfigError, HubError
-from tests.support.source_files import HUB_SPLITS, columns_of, data, stub_hub, write, write_parquet
+from lpt.data.sources import (
+    FolderSource,
+    HubSource,
+    SavedSource,
+    build_source,
+    find_folders,
+    find_source,
+)
+from lpt.errors import HubError
+from tests.support.configs import configured
+from tests.support.problems import problem_of, problems_of
+from tests.support.source_files import (
+    HUB_SPLITS,
+    columns_of,
+    dataset,
+    stub_hub,
+    write,
+    write_texts,
+)
 
-CONTENT = {".tsv": "text\tlabel\nx\t1\n", ".csv": "text,label\nx,1\n"}
-CONTENT[".jsonl"] = json.dumps({"text": "x", "label": 1})
-SPLIT_OF = {
-    "train": "train",
-    "dev": "dev",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "test": "test",
-}
-
-
-@pytest.mark.parametrize("suffix", [*CONTENT, ".parquet"])
-@pytest.mark.parametrize("stem", SPLIT_OF)
-def test_finds_custom_files(tmp_path: Path, stem: str, suffix: str) -> None:
-    if suffix == ".parquet":
-        write_parquet(tmp_path / "x.parquet", text=["x"], label=[1])
-        (tmp_path / "x.parquet").rename(tmp_path / f"{stem}.parquet")
-    else:
-        write(tmp_path / f"{stem}{suffix}", CONTENT[suffix])
-    folder = Folder(tmp_path, {})
-    split = SPLIT_OF[stem]
-    assert [s for s in ("train", "dev", "test") if folder.has(s)] == [split]
-    assert columns_of(folder.read(split)) == {"text": ["x"], "label": ["1"]}
+SPLITS = ("train", "dev", "test")
 
 
-def test_named_file_and_header_are_used(tmp_path: Path) -> None:
-    write(tmp_path / "train.tsv", "text\tlabel\nwrong\t1\n")
-    write(tmp_path / "mine.tsv", "1\tright\n")
-    folder = Folder(tmp_path, {"train": "mine.tsv"}, ["label", "text"])
+# Folders
+
+
+@pytest.mark.parametrize(
+    ("stem", "suffix"),
+    [
+        ("dev", ".tsv"),
+        ("validation", ".csv"),
+        ("valid", ".jsonl"),
+        ("val", ".parquet"),
+        ("train", ".jsonl"),
+        ("test", ".csv"),
+    ],
+)
+def test_usual_file_names(tmp_path: Path, stem: str, suffix: str) -> None:
+    write_texts(tmp_path / f"{stem}{suffix}", "x")
+    folder = FolderSource(tmp_path, {})
+    split = stem if stem in SPLITS else "dev"
+    assert [name for name in SPLITS if folder.has(name)] == [split]
+    assert columns_of(folder.read(split)) == {"text": ["x"]}
+
+
+def test_named_file_header_and_short_rows(tmp_path: Path) -> None:
+    write_texts(tmp_path / "train.tsv", "wrong")
+    write(tmp_path / "mine.tsv", "1\tright\n0\n")
+    files, header = {"train": "mine.tsv"}, ["label", "text"]
+    folder = FolderSource(tmp_path, files, header, skip_short_rows=True)
     assert folder.read("train").columns == {"label": ["1"], "text": ["right"]}
-
-
-def test_short_rows_are_left_out_when_told(tmp_path: Path) -> None:
-    write(tmp_path / "train.tsv", "text\tlabel\nx\ny\t1\n")
-    assert columns_of(Folder(tmp_path, {}, skip_short_rows=True).read("train"))["text"] == ["y"]
-    with pytest.raises(ConfigError, match=r"train\.tsv:2"):
-        Folder(tmp_path, {}).read("train")
+    strict = FolderSource(tmp_path, files, header)
+    assert problem_of(lambda: strict.read("train")).where == f"{tmp_path / 'mine.tsv'}:2"
 
 
 BEST_FIRST: dict[str | None, list[str]] = {  # by the name in the task: what may hold the dev set
@@ -75,105 +86,96 @@ BEST_FIRST: dict[str | None, list[str]] = {  # by the name in the task: what may
 
 
 @pytest.mark.parametrize("named", BEST_FIRST)
-def test_the_named_file_comes_first(tmp_path: Path, named: str | None) -> None:
-    folder = Folder(tmp_path, {"dev": named}, splits=HUB_SPLITS)
+def test_priority_of_file_names(tmp_path: Path, named: str | None) -> None:
+    folder = FolderSource(tmp_path, {"dev": named}, hub_splits=HUB_SPLITS)
     if named is not None and named.endswith(".jsonl"):
-        write_any(tmp_path / "dev.tsv")
+        write_texts(tmp_path / "dev.tsv")
     assert not folder.has("dev")
     for name in reversed(BEST_FIRST[named]):
-        write_any(tmp_path / name)
+        write_texts(tmp_path / name)
         assert columns_of(folder.read("dev"))["text"] == [name.rpartition("/")[2]]
 
 
-def write_any(path: Path) -> None:
-    """A file of the kind that its name says, with its name as text."""
-    path.parent.mkdir(exist_ok=True)
-    if path.suffix == ".parquet":
-        write_parquet(path, text=[path.name])
-    else:
-        record = json.dumps({"text": path.name})
-        write(path, record if path.suffix == ".jsonl" else f"text\n{path.name}\n")
-
-
-@pytest.mark.parametrize(("split", "found"), [("mm", True), ("ax", False), ("zzz", False)])
-def test_further_sets_are_found_by_the_hubs_name(tmp_path: Path, split: str, found: bool) -> None:
+def test_extra_sets_have_the_hubs_names(tmp_path: Path) -> None:
     """But another configuration's split `test` is not the file test.tsv here."""
-    write(tmp_path / "validation_mm.tsv", CONTENT[".tsv"])
-    write(tmp_path / "test.tsv", CONTENT[".tsv"])
-    folder = Folder(tmp_path, {}, splits=HUB_SPLITS)
-    assert folder.has(split) == found
-    assert folder.has("test")
+    write_texts(tmp_path / "validation_mm.tsv")
+    write_texts(tmp_path / "test.tsv")
+    folder = FolderSource(tmp_path, {}, hub_splits=HUB_SPLITS)
+    found = {split: folder.has(split) for split in ("mm", "test", "ax", "zzz")}
+    assert found == {"mm": True, "test": True, "ax": False, "zzz": False}
 
 
-OTHER_FOLDERS = ["diagnostic/diagnostic.tsv", "diagnostic/diagnostic.csv", "ax/test.parquet"]
-
-
-@pytest.mark.parametrize("file", [*OTHER_FOLDERS, "ax/test-00000-of-00001.parquet"])
+@pytest.mark.parametrize("file", ["diagnostic/diagnostic.csv", "ax/test-00000-of-00001.parquet"])
 def test_a_file_of_another_folder(tmp_path: Path, file: str) -> None:
-    folder = Folder(tmp_path / "MNLI", {"ax": "../diagnostic/diagnostic"}, splits=HUB_SPLITS)
-    write_any(folder.path / "test.tsv")
+    files = {"ax": "../diagnostic/diagnostic"}
+    folder = FolderSource(tmp_path / "MNLI", files, hub_splits=HUB_SPLITS)
+    write_texts(folder.path / "test.tsv")
     assert not folder.has("ax")
-    write_any(tmp_path / file)
+    write_texts(tmp_path / file)
     assert columns_of(folder.read("ax"))["text"] == [file.rpartition("/")[2]]
 
 
 @pytest.mark.parametrize("stem", ["train", "data_train"])
-def test_shards_are_read_in_order(tmp_path: Path, stem: str) -> None:
+def test_shards(tmp_path: Path, stem: str) -> None:
     for n in (10, 2, 0, 1, *range(3, 10)):
-        write_parquet(tmp_path / f"{stem}-{n:05}-of-00011.parquet", text=[f"{n} a", f"{n} b"])
-    folder = Folder(tmp_path, {}, splits={"train": "data_train"})
-    assert columns_of(folder.read("train")) == {
-        "text": [f"{n} {letter}" for n in range(11) for letter in "ab"]
-    }
+        write_texts(tmp_path / f"{stem}-{n:05}-of-00011.parquet", f"{n} a", f"{n} b")
+    folder = FolderSource(tmp_path, {}, hub_splits={"train": "data_train"})
+    expected = [f"{n} {letter}" for n in range(11) for letter in "ab"]
+    assert columns_of(folder.read("train")) == {"text": expected}
+    (tmp_path / f"{stem}-00003-of-00011.parquet").unlink()
+    problem = problem_of(lambda: folder.read("train"))
+    assert problem.given.startswith("10 shards: ")
 
 
-@pytest.mark.parametrize(
-    ("files", "wanted"),
-    [
-        ({}, "dev or validation or valid or val or validation_matched, a file of kind .tsv"),
-        ({"dev": "dev_matched.tsv"}, "dev_matched.tsv"),
-        (
-            {"dev": "dev_m"},
-            "dev_m or dev or validation or valid or val or validation_matched, a file",
-        ),
-    ],
-)
-@pytest.mark.parametrize("there", [True, False], ids=["folder", "no folder"])
-def test_missing_split(tmp_path: Path, files: dict[str, str], wanted: str, there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False], ids=["folder", "no folder"])
+def test_missing_split(tmp_path: Path, exists: bool) -> None:
     path = tmp_path / "task"
-    if there:
-        write(path / "notes.txt", "")
-        write(path / "train.tsv", CONTENT[".tsv"])
-    with pytest.raises(ConfigError) as caught:
-        Folder(path, files, splits=HUB_SPLITS).read("dev")
-    [problem] = caught.value.problems
-    assert problem.where == "data.path"
-    assert problem.given == f"{path} has no dev split"
-    assert wanted in problem.allowed
-    assert f"present: {'notes.txt, train.tsv' if there else 'nothing'}" in problem.allowed
+    if exists:
+        write_texts(path / "train.tsv")
+    source = FolderSource(path, {"dev": "dev_m"}, hub_splits=HUB_SPLITS)
+    problem = problem_of(lambda: source.read("dev"))
+    present = "train.tsv" if exists else "nothing"
+    given = f"{path} has no dev split (it has: {present})"
+    assert (problem.where, problem.given) == ("data.path", given)
+    stems = "dev_m or dev or validation or valid or val or validation_matched"
+    assert problem.expected.startswith(f"{stems}, a file of type .tsv")
     assert "task.files.dev=" in problem.hint
 
 
+# Saved data sets
+
+
+def test_saved_data_sets(tmp_path: Path) -> None:
+    saved = {"train": dataset("a", "b"), "validation_matched": dataset("c")}
+    DatasetDict(saved).save_to_disk(tmp_path)
+    assert isinstance(build_source(configured("task=mnli", f"data.path={tmp_path}")), SavedSource)
+    source = SavedSource(tmp_path, HUB_SPLITS)
+    assert [split for split in (*SPLITS, "mm", "ax") if source.has(split)] == ["train", "dev"]
+    table = source.read("train")
+    assert columns_of(table) == {"text": ["a", "b"], "label": ["0", "0"]}
+    assert table.class_names == {"label": ["neg", "pos"]}
+    assert table.location(1) == f"{tmp_path / 'train'}:2"
+    assert columns_of(source.read("dev"))["text"] == ["c"]
+    problem = problem_of(lambda: SavedSource(tmp_path, {"test": "test_matched"}).read("test"))
+    given = f"{tmp_path} has no test split (it has: train, validation_matched)"
+    assert (problem.where, problem.given) == ("data.path", given)
+    assert problem.expected == "test_matched"
+
+
+# The hub
+
+
 def test_hub_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["ent", "neutral"]
-    rows = {"s": ["x", "y", "z"], "gold": [1, 0, -1], "n": [7, 8, 9]}
-    features = Features({"s": Value("string"), "gold": ClassLabel(names=names), "n": Value("int8")})
-    stub_hub(monkeypatch, lambda *_, **__: Dataset.from_dict(rows, features=features))
-    hub = Hub("a/b", "c", {"dev": "validation"})
+    stub_hub(monkeypatch, lambda *_, **__: dataset("x", "y"))
+    hub = HubSource("a/b", "c", {"dev": "validation"})
     table = hub.read("dev")
-    assert columns_of(table) == {
-        "s": ["x", "y", "z"],
-        "gold": ["1", "0", "-1"],
-        "n": ["7", "8", "9"],
-    }
-    assert table.class_names == {"gold": names}
-    assert table.place(2) == "a/b (c) on the hub:3"
+    assert columns_of(table) == {"text": ["x", "y"], "label": ["0", "0"]}
+    assert table.class_names == {"label": ["neg", "pos"]}
+    assert table.location(1) == "a/b (c) on the hub:2"
     assert [hub.has(split) for split in ("train", "dev")] == [False, True]
-    with pytest.raises(ConfigError) as caught:
-        hub.read("test")
-    [problem] = caught.value.problems
+    problem = problem_of(lambda: hub.read("test"))
     assert problem.where == "task.hub_splits"
-    assert "validation" in problem.allowed
+    assert "validation" in problem.expected
 
 
 @pytest.mark.parametrize(
@@ -191,22 +193,83 @@ def test_hub_addresses(
 
     def load(path: str, config: str | None, split: str) -> Dataset:
         calls.append((path, config, split))
-        return data("x")
+        return dataset("x")
 
     stub_hub(monkeypatch, load)
-    assert Hub("a/b", "c", {"ax": address}).read("ax").name == name
+    assert HubSource("a/b", "c", {"ax": address}).read("ax").name == name
     assert calls == [asked]
 
 
-def test_unreachable_hub_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any, **__: Any) -> None:
         raise OSError("cannot resolve\na long trace")
 
     stub_hub(monkeypatch, load)
     with pytest.raises(HubError) as caught:
-        Hub("a/b", None, {"train": "train"}).read("train")
+        HubSource("a/b", None, {"train": "train"}).read("train")
     [problem] = caught.value.problems
     assert problem.where == "data.path"
     assert "a/b on the hub" in problem.given
     assert problem.given.endswith("(cannot resolve)")
     assert "data.path=FOLDER" in problem.hint
+
+
+# data.root
+
+
+@pytest.mark.parametrize(
+    ("present", "found"),
+    [
+        ("SST-2", "SST-2"),
+        ("sst2", "sst2"),
+        ("glue/SST-2", "glue/SST-2"),
+        ("SST-2 glue/SST-2", "SST-2"),
+        ("glue/SST-2 other/sst", "glue/SST-2"),
+    ],
+)
+def test_folder_of_a_task(tmp_path: Path, present: str, found: str) -> None:
+    for name in present.split():
+        (tmp_path / name).mkdir(parents=True)
+    assert find_folders(tmp_path, ["SST-2", "sst2"]) == [tmp_path / found]
+
+
+def test_no_folder_of_a_task(tmp_path: Path) -> None:
+    (tmp_path / "glue" / "deep" / "RTE").mkdir(parents=True)
+    write(tmp_path / "RTE", "a file")
+    assert find_folders(tmp_path, ["RTE", "rte"]) == []
+    problem = problem_of(lambda: build_source(configured("task=wnli", f"data.root={tmp_path}")))
+    assert problem.where == "data.root"
+    assert "no folder WNLI or wnli" in problem.given
+    assert "(it has: glue)" in problem.given
+
+
+def suites(root: Path, **files: str) -> None:
+    """Folders of RTE in two suites, each with these files."""
+    for suite, names in files.items():
+        for name in names.split():
+            write_texts(root / suite / "RTE" / name)
+
+
+def test_the_folder_with_most_of_a_task_is_used(tmp_path: Path) -> None:
+    suites(tmp_path, glue="train.tsv dev.tsv", super_glue="train.tsv dev.tsv")
+    config = configured("task=rte", f"data.root={tmp_path}")
+    folders = [tmp_path / suite / "RTE" for suite in ("glue", "super_glue")]
+    [problem] = problems_of(lambda: find_source(config))
+    assert problem.where == "data.root"
+    assert all(str(folder) in problem.given for folder in folders)
+    assert problem.hint == f"data.path={folders[0]}"
+    suites(tmp_path, super_glue="test.tsv")
+    source = find_source(config)
+    assert isinstance(source, FolderSource)
+    assert source.path == folders[1]
+
+
+def test_a_diagnostic_is_found_by_its_own_file(tmp_path: Path) -> None:
+    suites(tmp_path, glue="train.tsv dev.tsv test.tsv", super_glue="train.tsv dev.tsv")
+    config = configured("task=ax-b", f"data.root={tmp_path}")
+    assert find_source(config) is None  # RTE's own test set is not used for it
+    write(tmp_path / "super_glue" / "AX-b" / "AX-b.jsonl", json.dumps({"sentence1": "x"}))
+    source = find_source(config)
+    assert isinstance(source, FolderSource)
+    assert source.path == tmp_path / "super_glue" / "RTE"
+    assert len(source.read("test")) == 1

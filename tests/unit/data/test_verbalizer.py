@@ -1,85 +1,91 @@
+"""Label words as single tokens."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from transformers import PreTrainedTokenizerFast
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from lpt.data.verbalizer import near_words, word_ids
+from lpt.data.verbalizer import label_word_ids, similar_words
 from lpt.errors import ConfigError
-from tests.support.tokenizers import causal, roberta_like, wordpiece
+from tests.support.hostile import SPECIAL, texts
+from tests.support.problems import check_keys, problem_of, problems_of
+from tests.support.tokenizers import MAKERS, causal, tokenizer_named, wordpiece
 
-MAKERS = [wordpiece, roberta_like, causal]
-each_tokenizer = pytest.mark.parametrize("make", MAKERS)
-Make = Callable[[], PreTrainedTokenizerFast]
+each_tokenizer = pytest.mark.parametrize("name", ["wordpiece", "roberta", "causal"])
+any_tokenizer = pytest.mark.parametrize("name", MAKERS)
 
 
 @each_tokenizer
-def test_one_token_with_a_leading_space(make: Make) -> None:
-    tokenizer = make()
+def test_one_token_with_a_leading_space(name: str) -> None:
+    tokenizer = tokenizer_named(name)
     words = ["terrible", "great", "bad"]
-    for word, token in zip(words, word_ids(tokenizer, words), strict=True):
+    for word, token in zip(words, label_word_ids(tokenizer, words), strict=True):
         sentence = tokenizer.encode(f"it was {word} .", add_special_tokens=False)
         assert tokenizer.convert_ids_to_tokens(token).lstrip("Ġ") == word
         assert token in sentence
 
 
 @each_tokenizer
-def test_word_of_several_pieces(make: Make) -> None:
-    tokenizer = make()
-    with pytest.raises(ConfigError) as caught:
-        word_ids(tokenizer, ["great", "terribles"])
-    [problem] = caught.value.problems
-    assert problem.where == "task.label_words"
-    pieces = tokenizer.tokenize("a terribles")[1:]
-    assert len(pieces) > 1
-    assert problem.given.startswith(f"'terribles' is {' + '.join(map(repr, pieces))} ")
-    assert "one token" in problem.allowed
-    assert "terrible" in problem.hint
+def test_several_problems_are_reported_together(name: str) -> None:
+    tokenizer = tokenizer_named(name)
+    words = ["greatly", "bad", "terribles", "bad"]
+    problems = problems_of(lambda: label_word_ids(tokenizer, words))
+    assert {problem.where for problem in problems} == {"task.label_words"}
+    _, pieces, shared = problems
+    tokens = tokenizer.tokenize("a terribles")[1:]
+    assert len(tokens) > 1
+    assert pieces.given.startswith(f"'terribles' is {' + '.join(map(repr, tokens))} ")
+    assert "one token" in pieces.expected
+    assert "terrible" in pieces.hint
+    assert shared.given.startswith("two of ")
 
 
 @each_tokenizer
-def test_near_words_are_single_tokens(make: Make) -> None:
-    tokenizer = make()
-    near = near_words(tokenizer, "grea")
-    assert near
-    assert near[0] == "great"
-    assert len(word_ids(tokenizer, near)) == len(near) <= 5
-    assert near_words(tokenizer, "qqqqqqqq") == []
+def test_similar_words_are_single_tokens(name: str) -> None:
+    tokenizer = tokenizer_named(name)
+    similar = similar_words(tokenizer, "grea")
+    assert similar[0] == "great"
+    assert len(label_word_ids(tokenizer, similar)) == len(similar) <= 5
+    assert similar_words(tokenizer, "qqqqqqqq") == []
 
 
-def test_fragments_are_no_near_words() -> None:
+def test_fragments_are_not_suggested() -> None:
     tokenizer = causal()
     vocab = tokenizer.get_vocab()
     fragments = [t for t in vocab if len(t) > 1 and t.isalpha() and f"Ġ{t}" not in vocab]
     fragments = [t for t in fragments if "Ġ" not in t]
     assert fragments
-    assert [t for t in fragments if t in near_words(tokenizer, t)] == []
+    assert [t for t in fragments if t in similar_words(tokenizer, t)] == []
 
 
 def test_words_that_share_a_token() -> None:
-    with pytest.raises(ConfigError) as caught:
-        word_ids(wordpiece(), ["Great", "bad", "great"])  # lower case to this tokenizer
-    [problem] = caught.value.problems
-    assert problem.where == "task.label_words"
-    assert "'great'" in problem.given
-    assert "distinct" in problem.allowed
+    problem = problem_of(lambda: label_word_ids(wordpiece(), ["Great", "bad", "great"]))
+    assert "'great'" in problem.given  # lower case to this tokenizer
+    assert "distinct" in problem.expected
 
 
 def test_word_unknown_to_the_tokenizer() -> None:
-    with pytest.raises(ConfigError) as caught:
-        word_ids(wordpiece(), ["great", "你"])
-    [problem] = caught.value.problems
+    problem = problem_of(lambda: label_word_ids(wordpiece(), ["great", "你"]))
     assert problem.given.startswith("'你' is '[UNK]' ")
-    assert "none found" in problem.hint
+    assert "none" in problem.hint
 
 
-@each_tokenizer
-def test_several_problems_come_together(make: Make) -> None:
-    with pytest.raises(ConfigError) as caught:
-        word_ids(make(), ["greatly", "bad", "terribles", "bad"])
-    given = [problem.given for problem in caught.value.problems]
-    starts = ["'greatly' is", "'terribles' is", "two of"]
-    assert len(given) == len(starts)
-    assert all(text.startswith(start) for text, start in zip(given, starts, strict=True))
-    assert {problem.where for problem in caught.value.problems} == {"task.label_words"}
+words = st.sampled_from(["great", "bad", "a", *SPECIAL, "Great", " bad", "", "\u0301"])
+
+
+@example(["great", "great"])
+@example(["great", "bad", "a"])
+@given(st.lists(words | texts(1) | st.text(max_size=3), min_size=1, max_size=3))
+@any_tokenizer
+def test_any_words_are_distinct_tokens_or_refused(name: str, given_words: list[str]) -> None:
+    tokenizer = tokenizer_named(name)
+    try:
+        ids = label_word_ids(tokenizer, given_words)
+    except ConfigError as error:
+        assert given_words != ["great", "bad", "a"]
+        check_keys(error, "task.label_words")
+        return
+    assert len({*ids}) == len(ids) == len(given_words)
+    assert all(0 <= token < len(tokenizer) for token in ids)
+    assert not {*ids} & {*tokenizer.added_tokens_decoder}

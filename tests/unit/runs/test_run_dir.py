@@ -1,28 +1,22 @@
-"""The run folder: its own, cleared of what a broken run left, with the log in it."""
+"""The folder of a run: created, cleared of an earlier run's outputs, locked."""
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import subprocess
 import sys
-import warnings
+import threading
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.utilities import rank_zero_only
 
-from lpt.errors import ConfigError
-from lpt.runs.run_dir import claim_run_dir, is_locked, lock_run_dir, log_to
-from tests.unit.config.test_config import configured
-
-ENVIRONMENT = "LPT_RUN_DIR"
+from lpt.errors import ConfigError, Problems
+from lpt.runs.run_dir import check_run_dir, create_run_dir, is_locked, lock_run_dir
+from tests.support.configs import configured
 
 
 @pytest.fixture(autouse=True)
-def _own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(ENVIRONMENT, "")
 
 
 def names(folder: Path) -> set[str]:
@@ -32,8 +26,8 @@ def names(folder: Path) -> set[str]:
 
 def test_runs_in_the_same_second_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lpt.runs.run_dir.time.strftime", lambda *_: "20260102-030405")
-    config = configured("prompt=static", "seed=7")
-    folders = [claim_run_dir(config, layer=9) for _ in range(3)]
+    config = configured("prompt=static", "prompt.layer=9", "seed=7")
+    folders = [create_run_dir(config) for _ in range(3)]
     assert len(set(folders)) == 3
     for folder in folders:
         assert folder.is_dir()
@@ -51,48 +45,21 @@ def test_what_an_unfinished_run_left_is_removed_and_the_rest_kept(tmp_path: Path
         (folder / name).write_text("x")
     (folder / "csv").symlink_to(elsewhere)
     config = configured(f"run_dir={folder}", "overwrite=true")
-    assert claim_run_dir(config, layer=2) == folder
+    assert create_run_dir(config) == folder
     assert names(folder) == {"notes.txt", "mine", "mine/a.txt"}
     assert names(elsewhere) == {"kept.txt"}
 
 
-def test_missing_folder_is_made(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    claim_run_dir(configured(f"run_dir={folder}"), layer=2)
-    assert folder.is_dir()
-
-
-def test_other_processes_share_the_folder_and_leave_it_alone(
+def test_other_ranks_share_the_folder_and_leave_it_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(configured(), run_dir=None)
-    first = claim_run_dir(config, layer=2)
-    (first / "log.txt").write_text("the first process")
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert claim_run_dir(config, layer=2) == first
-    with log_to(first):
-        logging.getLogger("lpt.training.module").warning("the second process")
-    assert (first / "log.txt").read_text() == "the first process"
-    assert names(tmp_path / "runs") == {first.name, f"{first.name}/log.txt"}
-
-
-def test_log_file_gets_warnings_until_the_run_ends(tmp_path: Path) -> None:
-    shown = warnings.showwarning
-    with log_to(tmp_path):
-        logging.getLogger("lpt.training.callbacks.progress").warning(
-            "All predictions are one class."
-        )
-        logging.getLogger("lightning.pytorch.trainer").error("Something of Lightning's.")
-        logging.getLogger("elsewhere").error("Not of this run.")
-        warnings.warn("A Python warning.", stacklevel=1)
-    logging.getLogger("lpt.training.callbacks.progress").warning("After the run.")
-    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
-    assert "WARNING lpt.training.callbacks.progress: All predictions are one class." in log
-    assert "Something of Lightning's." in log
-    assert "UserWarning: A Python warning." in log
-    assert "Not of this run." not in log
-    assert "After the run." not in log
-    assert warnings.showwarning is shown
+    run_dir = create_run_dir(configured("prompt.layer=9"))
+    (run_dir / "log.txt").write_text("rank 0")
+    monkeypatch.setenv("RANK", "1")
+    assert create_run_dir(configured(f"run_dir={run_dir}")) == run_dir
+    assert names(tmp_path / "runs") == {run_dir.name, f"{run_dir.name}/log.txt"}
+    with pytest.raises(ConfigError, match="a folder that all ranks see"):
+        create_run_dir(configured())
 
 
 HOLD = """
@@ -113,10 +80,52 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
         assert is_locked(folder)
-        told = "another process is running in"
-        with pytest.raises(ConfigError, match=told), lock_run_dir(folder, 0):
+        with pytest.raises(ConfigError, match="another process"), lock_run_dir(folder, 0):
             pass
         other.kill()
     with lock_run_dir(folder, 0), lock_run_dir(folder, 0):  # the same process may ask twice
         assert is_locked(folder)
     assert not is_locked(folder)
+
+
+def test_looking_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    """A monitor probes the lock all the time."""
+    (tmp_path / ".lock").touch()
+    done = threading.Event()
+
+    def probe() -> None:
+        while not done.is_set():
+            is_locked(tmp_path)
+
+    monitor = threading.Thread(target=probe)
+    monitor.start()
+    try:
+        for _ in range(200):
+            with lock_run_dir(tmp_path):
+                pass
+    finally:
+        done.set()
+        monitor.join()
+
+
+def wheres(*overrides: str) -> set[str]:
+    problems = Problems()
+    check_run_dir(configured(*overrides), problems)
+    return {problem.where for problem in problems.found}
+
+
+def test_an_earlier_run_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
+    run_dir = f"run_dir={tmp_path}"
+    (tmp_path / "notes.txt").write_text("not of a run")
+    assert wheres(run_dir) == set()
+    (tmp_path / "checkpoints").mkdir()
+    assert wheres(run_dir) == {"run_dir"}
+    (tmp_path / "metrics.json").write_text("{}")
+    assert wheres(run_dir) == {"run_dir"}
+    assert wheres(run_dir, "overwrite=true") == wheres(run_dir, "resume=auto") == set()
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert wheres(f"run_dir={tmp_path}/file/run") == {"run_dir"}
+    assert wheres(f"resume={tmp_path}/missing") == {"resume"}

@@ -1,11 +1,9 @@
-"""What Weights & Biases is given, read back from the files it writes offline."""
+"""What Weights & Biases gets, read back from the files that it writes offline."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,14 +17,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from lpt.config.command_line import check_overrides
-from lpt.config.schema import WandbConfig
 from lpt.config.validation import validate
 from lpt.errors import RunError
 from lpt.experiment import run
-from lpt.runs.record import summary
-from lpt.sweep.space import layers_of, read_space
-from lpt.tracking.wandb import log_sweep
-from tests.conftest import CONF, Compose, MakeConfig
+from lpt.runs.record import RunRecord
+from lpt.sweep.space import allowed_layers, read_space
+from tests.conftest import CONF, BeforeStep, Compose, MakeConfig
+from tests.support.csv_curves import read_curves
 from tests.support.keys import KEYS, holders
 from tests.support.wandb_files import OfflineRun
 
@@ -41,7 +38,7 @@ def home(wandb_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return wandb_home
 
 
-def test_a_run_is_there_with_all_it_has_come_to(
+def test_a_run_has_its_configuration_curves_scores_predictions_and_adapter(
     toy: MakeConfig, tmp_path: Path, home: Path
 ) -> None:
     metrics = run(toy("masked", "logger=wandb", *OFFLINE))
@@ -56,10 +53,10 @@ def test_a_run_is_there_with_all_it_has_come_to(
     assert {key: found.config[key] for key in resolved} == resolved  # type: ignore[union-attr]
 
     assert found.step_metrics["*"] == "trainer/global_step"
-    dev = [(int(at["step"]) - 1, pytest.approx(at["accuracy"])) for at in metrics["dev_history"]]
+    dev = [(int(at["step"]) - 1, pytest.approx(at["accuracy"])) for at in metrics.dev_history]
     assert found.curve("dev/accuracy") == dev  # Lightning counts from 0
-    assert {"final/dev/accuracy", "final/test/accuracy"} < set(summary(metrics))
-    for name, value in summary(metrics).items():
+    assert {"final/dev/accuracy", "final/test/accuracy"} < set(metrics.summary())
+    for name, value in metrics.summary().items():
         assert found.summary[name] == pytest.approx(value)
 
     lines = [line.split("\t") for line in (run_dir / "predictions.tsv").read_text().splitlines()]
@@ -69,11 +66,11 @@ def test_a_run_is_there_with_all_it_has_come_to(
     assert {"good", "bad"} & set(rows[0][-1].split())
 
     adapter = found.artifacts["adapter"]
-    told = json.loads(adapter.metadata)
+    metadata = json.loads(adapter.metadata)
     assert adapter.name == f"adapter-{found.run.run_id}"
-    assert told["test"] == metrics["test"]
-    assert (told["task"], told["model"]["name"]) == ("reviews", "masked")
-    assert (told["prompt"]["kind"], told["prompt"]["layer"]) == ("npg", 3)
+    assert metadata["test"] == metrics.test
+    assert (metadata["task"], metadata["backbone"]["name"]) == ("reviews", "masked")
+    assert (metadata["prompt"]["kind"], metadata["prompt"]["layer"]) == ("npg", 3)
     files = {entry.path: Path(entry.local_path) for entry in adapter.manifest.contents}
     assert set(files) == {"adapter.json", "adapter.safetensors"}
     assert {path.parent for path in files.values()} == {(run_dir / "adapter").resolve()}
@@ -87,10 +84,9 @@ def test_a_run_is_there_with_all_it_has_come_to(
     assert {path.parent for path in outside} <= {home / ".cache" / "wandb" / "logs"}
 
 
-def test_trackers_show_the_same_names(toy: MakeConfig, tmp_path: Path) -> None:
+def test_loggers_show_the_same_names(toy: MakeConfig, tmp_path: Path) -> None:
     run(toy("causal", "logger=[csv,tensorboard,wandb]", *OFFLINE))
-    with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
-        names = set(csv.DictReader(file).fieldnames or ()) - {"step"}
+    names = set(read_curves(tmp_path / "run")[0]) - {"step"}
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     found = OfflineRun(tmp_path / "run" / "wandb")
@@ -101,8 +97,8 @@ def test_trackers_show_the_same_names(toy: MakeConfig, tmp_path: Path) -> None:
     assert {name for name in tracked - theirs if not name.startswith("predictions/")} == names
 
 
-def test_logging_the_end_again_adds_no_version(toy: MakeConfig, tmp_path: Path) -> None:
-    """A run that is killed just before it has ended logs its table and adapter once more."""
+def test_logging_results_again_adds_no_version(toy: MakeConfig, tmp_path: Path) -> None:
+    """A run killed just before its end logs its table and adapter a second time."""
     digests, ids = [], set()
     for turn in range(2):
         run(toy("masked", "logger=wandb", *OFFLINE, "resume=auto"))
@@ -116,7 +112,7 @@ def test_logging_the_end_again_adds_no_version(toy: MakeConfig, tmp_path: Path) 
     assert len(ids) == 1
 
 
-def test_a_tracker_that_fails_at_the_end_costs_no_results(
+def test_a_failure_at_the_end_costs_no_results(
     toy: MakeConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -128,7 +124,7 @@ def test_a_tracker_that_fails_at_the_end_costs_no_results(
     monkeypatch.setattr(wandb, "Table", fail)
     monkeypatch.setattr(wandb.Artifact, "add_dir", fail)
     metrics = run(toy("masked", "logger=wandb", *OFFLINE))
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
+    assert RunRecord.read(tmp_path / "run") == metrics
     for lost in ("the predictions of test", "the adapter"):
         assert f"Could not send {lost} to W&B (OSError: no space left)." in caplog.text
     assert "final/test/accuracy" in OfflineRun(tmp_path / "run" / "wandb").summary
@@ -147,9 +143,9 @@ def test_a_server_that_refuses_does_so_before_training(
 
 
 def test_a_run_that_fails_is_shown_as_failed(
-    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: MakeConfig, tmp_path: Path, before_step: BeforeStep
 ) -> None:
-    monkeypatch.setattr("lpt.experiment.fit_and_score", lambda *_: 1 / 0)
+    before_step(2, lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(toy("masked", "logger=wandb", *OFFLINE))
     assert OfflineRun(tmp_path / "run" / "wandb").exit_code == 1
@@ -159,57 +155,6 @@ def test_wandb_is_not_imported_when_off() -> None:
     code = "import sys, lpt.cli.main, lpt.experiment; print('wandb' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
-
-
-ROWS = [
-    {"prompt.layer": layer, "data.seed": seed, "final/test/accuracy": layer / 10 + seed / 100}
-    for layer, seed in itertools.product((7, 2), (1, 3))
-] + [{"prompt.layer": 9, "data.seed": 1, "error": "the loss is nan"}]
-
-
-def test_a_sweep_has_one_summary_run(tmp_path: Path) -> None:
-    from PIL import Image
-
-    figure = tmp_path / "layers.png"
-    Image.new("RGB", (4, 3)).save(figure)
-    config = WandbConfig(enabled=True, mode="offline", tags=["late"])
-    found = []
-    for turn in range(2):
-        log_sweep(
-            *(config, tmp_path / "sweep", "layers", ROWS),
-            score="final/test/accuracy",
-            figures=[figure],
-            resolved={"task": {"name": "toy"}},
-        )
-        found.append(OfflineRun(tmp_path / "sweep" / "wandb"))
-        if turn == 0:
-            assert found[0].table("sweep/results")[1][0] == [7, 1, 0.71, None]
-            assert found[0].table("sweep/layer_curve_table")[1] == [
-                [2, pytest.approx(0.22)],
-                [7, 0.72],
-            ]
-        found[turn].folder.rename(tmp_path / f"start-{turn}")
-    assert found[0].run.run_id == found[1].run.run_id
-    assert (found[0].run.run_group, found[0].run.job_type) == ("layers", "sweep-summary")
-    assert list(found[0].run.tags) == ["late"]
-    assert found[0].config["task"] == {"name": "toy"}
-    assert found[0].summary["sweep/layers._type"] == "image-file"
-    assert found[0].charts == {"sweep/layer_curve"}
-    assert wandb.run is None
-
-
-def test_a_sweep_without_the_tracker_or_without_layers(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    log_sweep(WandbConfig(), tmp_path, "seeds", ROWS, score="final/test/accuracy")
-    assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == []
-    config = WandbConfig(enabled=True, mode="offline")
-    rows = [{"data.seed": 1, "final/test/accuracy": 0.5}]
-    log_sweep(config, tmp_path, "seeds", rows, score="final/test/accuracy")
-    found = OfflineRun(tmp_path / "wandb")
-    assert "sweep/results._type" in found.summary
-    assert not any("layer_curve" in name for name in found.summary)
-    assert [entry for entry in caplog.records if entry.levelname == "WARNING"] == []
 
 
 def test_wandbs_own_sweep_file_makes_valid_commands(composed: Compose) -> None:
@@ -223,7 +168,7 @@ def test_wandbs_own_sweep_file_makes_valid_commands(composed: Compose) -> None:
     ]
     layers = composed("sweep=layers").sweep
     space = read_space(["model=roberta-large"], layers.fixed, layers.space, search=False)
-    ours = space.points(lambda _: layers_of("npg", composed("model=roberta-large").model.layers))
+    ours = space.grid(lambda _: allowed_layers("npg", composed("model=roberta-large").model.layers))
     assert [{key: str(value) for key, value in job.items()} for job in jobs] == list(ours)
     for job in (jobs[0], jobs[-1]):
         command = {"args": {name: {"value": value} for name, value in job.items()}}
@@ -249,21 +194,3 @@ def test_under_wandbs_agent_the_run_is_the_agents(
     run(toy("masked", "logger=wandb", *OFFLINE))
     found = OfflineRun(tmp_path / "run" / "wandb").run
     assert (found.run_id, found.sweep_id) == ("agentrun", "sweep123")
-
-
-def test_the_documented_sync_command_finds_every_run(tmp_path: Path) -> None:
-    text = (CONF.parent / "docs" / "tracking.md").read_text(encoding="utf-8")
-    [command] = [line.strip() for line in text.splitlines() if line.startswith("    wandb sync")]
-    config = WandbConfig(enabled=True, mode="offline")
-    for name in ("runs/a", "runs/sweep/b"):
-        log_sweep(config, tmp_path / name, name, ROWS, score="final/test/accuracy")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["/bin/sh", "-c", command.replace("wandb sync", "wandb sync --dry-run")],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, "WANDB_SILENT": "false"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "Would sync 2 run(s)" in done.stdout + done.stderr

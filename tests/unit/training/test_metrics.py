@@ -1,4 +1,4 @@
-"""Metrics against hand-computed values and other libraries; the store of predictions."""
+"""Metrics against hand-computed values and other libraries; the prediction store."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from lpt.data.candidates import ANSWER, GOLD, GROUP
-from lpt.data.tasks import Examples
-from lpt.training.metrics import METRICS, EvalOutput, PredictionStore, score
+from lpt.config.metric_specs import METRIC_SPECS, TWO_LABELS
+from lpt.data.candidates import GROUP
+from lpt.data.eval_output import EvalOutput
+from lpt.data.examples import Examples
+from lpt.training.metrics import METRICS, PredictionStore, compute_metrics
 
 # 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
 PREDICTED = [1, 1, 1, 1, 0, 0, 0, 0]
 LABELS = [1, 1, 1, 0, 1, 1, 0, 0]
-GROUPS = [*"aabbccdd"]  # b, c have a wrong answer each; rows of a group need not be neighbours
+GROUPS = [*"aabbccdd"]  # b and c have a wrong answer each
 NUMBERS = [1.0, 2.0, 3.0, 4.0, 5.0]
 ENTITIES = ["the U.S.", "Kim", "Paris", "New  York City"]
 
@@ -38,7 +39,7 @@ def answers(
 
 
 def value(name: str, given: EvalOutput) -> float:
-    scores = score(given, (name,))
+    scores = compute_metrics(given, [name])
     assert list(scores) == [name]
     return scores[name]
 
@@ -76,8 +77,8 @@ BY_HAND: dict[str, tuple[EvalOutput, float]] = {
 }
 
 
-def test_every_metric_has_a_value_computed_by_hand() -> None:
-    assert set(BY_HAND) == set(METRICS)
+def test_every_metric_is_specified_and_computed_by_hand() -> None:
+    assert set(METRICS) == set(METRIC_SPECS) == set(BY_HAND)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -87,7 +88,10 @@ def test_by_hand(name: str) -> None:
 
 
 def test_several_metrics_come_in_their_order() -> None:
-    assert score(BINARY, ("f1", "accuracy")) == {"f1": pytest.approx(2 / 3), "accuracy": 0.625}
+    assert compute_metrics(BINARY, ["f1", "accuracy"]) == {
+        "f1": pytest.approx(2 / 3),
+        "accuracy": 0.625,
+    }
 
 
 LIBRARY: dict[str, Callable[..., Any]] = {
@@ -97,41 +101,25 @@ LIBRARY: dict[str, Callable[..., Any]] = {
     "matthews_correlation": matthews_corrcoef,
     "f1a": f1_score,
 }
-of_labels = pytest.mark.parametrize("name", LIBRARY)
 
 
-@of_labels
-@pytest.mark.parametrize("classes", [2, 3, 6])
-@pytest.mark.parametrize("seed", range(4))
-def test_labels_as_scikit_learn(name: str, classes: int, seed: int) -> None:
-    if METRICS[name].needs == "two labels" or name == "f1a":
-        classes = 2
-    random = np.random.default_rng((seed, classes))
-    labels = random.integers(classes, size=60)
-    predicted = np.where(random.random(60) < 0.6, labels, random.integers(classes, size=60))
-    found = value(name, answers(predicted.tolist(), labels.tolist(), classes))
+@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize(
+    ("labels", "predicted"),
+    [
+        ([0, 0, 1], [0, 0, 0]),
+        ([0, 0, 1], [1, 1, 1]),
+        ([1, 1, 0], [0, 0, 0]),
+        ([2, 1, 0], [1, 1, 1]),
+        ([2, 1, 0, 0, 2, 1, 1], [2, 0, 0, 0, 1, 1, 1]),
+    ],
+)
+def test_labels_as_scikit_learn(name: str, labels: list[int], predicted: list[int]) -> None:
+    """Also where one label is predicted for all."""
+    if METRIC_SPECS[name].needs == TWO_LABELS or name == "f1a":
+        labels, predicted = ([min(i, 1) for i in row] for row in (labels, predicted))
+    found = value(name, answers(predicted, labels, max(labels) + 1))
     assert found == pytest.approx(LIBRARY[name](labels, predicted), abs=1e-6)
-
-
-@of_labels
-@pytest.mark.parametrize("labels", [[0, 0, 1], [1, 1, 0], [2, 1, 0]])
-@pytest.mark.parametrize("always", [0, 1])
-def test_one_answer_for_all_as_scikit_learn(name: str, labels: list[int], always: int) -> None:
-    """As a model that has learned nothing answers."""
-    if METRICS[name].needs == "two labels" or name == "f1a":
-        labels = [min(label, 1) for label in labels]
-    classes = max(labels) + 1
-    expected = LIBRARY[name](labels, [always] * 3)
-    found = value(name, answers([always] * 3, labels, classes))
-    assert found == pytest.approx(expected, abs=1e-6)
-    if name == "matthews_correlation":
-        assert found == 0.0
-
-
-@pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1]])
-@pytest.mark.parametrize("predicted", [[0, 0, 0], [1, 1, 1], [0, 1, 1]])
-def test_no_correlation_where_labels_do_not_vary(labels: list[int], predicted: list[int]) -> None:
-    assert value("matthews_correlation", answers(predicted, labels)) == 0.0
 
 
 def test_macro_f1_leaves_out_labels_that_never_occur() -> None:
@@ -140,26 +128,24 @@ def test_macro_f1_leaves_out_labels_that_never_occur() -> None:
 
 
 @pytest.mark.parametrize(("name", "library"), [("pearson", pearsonr), ("spearman", spearmanr)])
-@pytest.mark.parametrize("seed", range(5))
-def test_numbers_as_scipy(name: str, library: Callable[..., Any], seed: int) -> None:
-    random = np.random.default_rng(seed)
-    labels = random.integers(0, 11, 50) / 2  # with ties
-    predicted = np.round(np.clip(labels + random.normal(size=50), 0, 5), 1)
-    found = value(name, answers(predicted.tolist(), labels.tolist()))
-    assert found == pytest.approx(library(predicted, labels).statistic, abs=1e-5)
+def test_numbers_with_ties_as_scipy(name: str, library: Callable[..., Any]) -> None:
+    labels, predicted = [0.0, 2.5, 2.5, 5.0, 1.0], [1.0, 2.0, 3.5, 3.5, 0.0]
+    expected = library(predicted, labels).statistic
+    assert value(name, answers(predicted, labels)) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["pearson", "spearman"])
+@pytest.mark.parametrize("name", ["pearson", "spearman", "matthews_correlation"])
 @pytest.mark.parametrize(
-    ("predicted", "labels"),
-    [([2.5, 2.5, 2.5], [1.0, 2.0, 3.0]), ([1.0, 2.0, 3.0], [4.0, 4.0, 4.0]), ([1.0], [2.0])],
+    ("predicted", "labels"), [([1, 1, 1], [0, 1, 1]), ([0, 1, 1], [1, 1, 1]), ([1], [1])]
 )
-def test_numbers_that_do_not_vary(name: str, predicted: list[float], labels: list[float]) -> None:
+def test_correlation_is_0_where_one_side_is_constant(
+    name: str, predicted: list[int], labels: list[int]
+) -> None:
     assert value(name, answers(predicted, labels)) == 0.0
 
 
 def test_close_numbers_correlate() -> None:
-    """A barely trained model answers all within a hair's breadth."""
+    """The predictions of a barely trained model differ little."""
     given = answers([2.5, 2.5001, 2.5002, 2.5003], [0.0, 1.0, 2.0, 3.0])
     assert value("pearson", given) == pytest.approx(1.0, abs=1e-4)
 
@@ -168,9 +154,7 @@ def test_close_numbers_correlate() -> None:
     ("groups", "predicted", "expected"),
     [
         ([*"abab"], [1, 0, 1, 0], 1 / 2),  # rows of a group lie apart
-        ([*"abcd"], [1, 0, 1, 0], 2 / 4),
-        ([*"aaaa"], [1, 0, 1, 0], 0),
-        ([*"aaaa"], [1, 1, 1, 1], 1),
+        ([*"aabb"], [1, 0, 1, 0], 0),
     ],
 )
 def test_exact_match_is_of_whole_groups(
@@ -183,15 +167,10 @@ def test_exact_match_is_of_whole_groups(
 @pytest.mark.parametrize(
     ("chosen", "gold", "f1", "exact"),
     [
-        ("Kim", ["Kim"], 1, 1),
-        ("kim", ["KIM"], 1, 1),
         ("The Kims", ["Kims"], 1, 1),
-        ("a cat", ["an cat"], 1, 1),
         ("Theresa", ["Resa"], 0, 0),  # articles are whole words
         ("U.S.", ["US"], 1, 1),
-        ("New\t York ", ["new york"], 1, 1),
-        ("New York", ["York", "New"], 2 / 3, 0),
-        ("Kim", ["Lee", "Kim"], 1, 1),
+        ("New\t York ", ["Kim", "new york"], 1, 1),
         ("Kim Lee", ["Lee", "Kim", "Kim Lee Park"], 4 / 5, 0),
         ("York York", ["York"], 2 / 3, 0),  # words count as often as they occur
         ("Kim", ["Lee"], 0, 0),
@@ -203,21 +182,11 @@ def test_record(chosen: str, gold: list[str], f1: float, exact: float) -> None:
     assert value("record_em", given) == exact
 
 
-def test_record_is_the_mean_of_the_queries() -> None:
-    given = record(["Kim", "Lee", "Kim Lee"], [["Kim"], ["Kim"], ["Kim"]])
-    assert value("record_f1", given) == pytest.approx((1 + 0 + 2 / 3) / 3, abs=1e-6)
-    assert value("record_em", given) == pytest.approx(1 / 3, abs=1e-6)
-    assert set(given.part.notes) == {GROUP, ANSWER, GOLD}
-
-
 @pytest.mark.parametrize(
     ("index", "predicted", "expected"),
     [
-        ([0, 1, 2, 3], [0, 0, 1, 0], 1 / 2),
         ([3, 0, 2, 1], [0, 0, 1, 0], 1 / 2),  # 0 and 1 alike, 2 and 3 not: in any order
         ([1, 2], [1, 1], 0),  # no pair, though neighbours
-        ([0, 1, 2], [1, 1, 0], 1),
-        ([], [], 0),
     ],
 )
 def test_gender_parity(index: list[int], predicted: list[int], expected: float) -> None:
@@ -233,10 +202,8 @@ def scores_of(rows: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize(
     "batches",
     [
-        [[0, 1], [2, 3], [4]],
         [[4], [3, 1, 0, 2]],
         [[3, 1], [4, 0], [2, 3]],  # row 3 twice, as when ranks repeat a batch
-        [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4]],
     ],
 )
 def test_store_gives_row_order_and_counts_each_row_once(batches: list[list[int]]) -> None:
@@ -249,26 +216,10 @@ def test_store_gives_row_order_and_counts_each_row_once(batches: list[list[int]]
     assert predictions.scores.dtype == torch.float32
 
 
-def test_store_begins_anew() -> None:
+def test_store_is_empty_after_it_was_read() -> None:
     store = PredictionStore()
     store.update(torch.tensor([5, 2]), scores_of([5, 2]))
     assert store.gather().row_ids.tolist() == [2, 5]
-    store.reset()
     store.update(torch.tensor([1]), torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.bfloat16))
-    single = store.gather()  # a single example, which the base class would make a number
+    single = store.gather()
     assert (single.row_ids.tolist(), single.scores.tolist()) == ([1], [[0.0, 1.0, 2.0]])
-
-
-def test_store_gathers_ranks_that_saw_unequal_shares() -> None:
-    """What torchmetrics does with the states of all ranks, without the ranks."""
-    shares = [[4, 0, 2], [3, 1], [2]]
-    stores = [PredictionStore() for _ in shares]
-    for store, rows in zip(stores, shares, strict=True):
-        store.update(torch.tensor(rows), scores_of(rows))
-    first = stores[0]
-    for name in ("index", "scores"):
-        assert first._reductions[name] is not None
-        setattr(first, name, [torch.cat(getattr(store, name)) for store in stores])
-    predictions = first.gather()
-    assert predictions.row_ids.tolist() == [0, 1, 2, 3, 4]
-    assert predictions.scores.tolist() == scores_of([0, 1, 2, 3, 4]).tolist()

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from lpt.config.schema import OptimConfig
 from lpt.models.generators import build_generator
 from lpt.training.optim import build_optimizer, build_schedule
 
 
 def optimizer(parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:
-    return build_optimizer(parameters, lr=1.0, weight_decay=0.1, eps=1e-8)
+    return build_optimizer(parameters, OptimConfig(lr=1.0, weight_decay=0.1))
 
 
 @pytest.mark.parametrize(
@@ -37,24 +38,20 @@ def test_weight_decay_is_for_weight_matrices(kind: str, decayed: set[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("schedule", "expected"),
+    ("schedule", "warmup_ratio", "expected"),
     [
-        ("linear", [0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
-        ("constant", [0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("linear", 0.2, [0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        ("constant", 0.2, [0, 0.5, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("constant", 0.0, [1] * 10),
     ],
 )
-def test_schedule(schedule: str, expected: list[float]) -> None:
+def test_schedule(schedule: str, warmup_ratio: float, expected: list[float]) -> None:
     adam = optimizer({"w.weight": nn.Parameter(torch.ones(2, 2))})
-    scheduler = build_schedule(adam, steps=10, warmup_ratio=0.2, schedule=schedule)
+    optim = OptimConfig(lr=1.0, warmup_ratio=warmup_ratio, schedule=schedule)
+    scheduler = build_schedule(adam, optim, steps=10)
     rates = []
     for _ in range(10):
         rates.append(adam.param_groups[0]["lr"])
         adam.step()
         scheduler.step()
     assert rates == pytest.approx(expected)
-
-
-def test_no_warmup_starts_at_the_full_rate() -> None:
-    adam = optimizer({"w.weight": nn.Parameter(torch.ones(2, 2))})
-    build_schedule(adam, steps=5, warmup_ratio=0.0, schedule="linear")
-    assert adam.param_groups[0]["lr"] == 1.0

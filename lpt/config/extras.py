@@ -1,0 +1,24 @@
+"""Optional dependencies: the extras of the package, and what is missing of them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lpt.errors import Problems
+
+EXTRAS = {
+    "demo": ("gguf", "accelerate"),
+    "report": ("pandas", "scipy", "matplotlib", "jinja2"),
+    "search": ("optuna",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+}
+
+
+def check_extra(extra: str, where: str, problems: Problems) -> bool:
+    """Whether the packages of an extra are installed; if not, add a problem with key `where`."""
+    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    if missing:
+        hint = f"pip install 'lpt[{extra}]'"
+        problems.add(where, f"not installed: {', '.join(missing)}", "", hint)
+    return not missing

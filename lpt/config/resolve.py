@@ -1,0 +1,74 @@
+"""The resolved configuration: what config.yaml, metrics.json and the loggers hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lpt.config.schema import Config
+
+
+def resolve(
+    config: Config,
+    *,
+    layers: int,
+    hidden_dropout: float,
+    attention: str,
+    template: str,
+    dev_k: int | None,
+    cache_dir: str,
+) -> Config:
+    """The configuration of a run with every default filled in.
+
+    A null that remains means none (`optim.gradient_clip_val`) or not applicable (`data.k` of a full
+    run), and only `run_dir` is filled in later, when the folder is created.
+
+    Args:
+        config: Configuration as composed and validated.
+        layers: Depth L of the backbone.
+        hidden_dropout: Hidden dropout rate of the backbone.
+        attention: Default attention implementation on this machine.
+        template: Template used for this kind of backbone.
+        dev_k: Size of the dev set that was sampled; None if the official one is used.
+        cache_dir: Default directory of the hidden-state cache.
+    """
+    model, prompt, task, data = config.model, config.prompt, config.task, config.data
+    run_dir = config.run_dir
+    if config.resume not in (None, "auto"):
+        run_dir = config.resume
+    return replace(
+        config,
+        model=replace(model, layers=layers, attention=_or(model.attention, attention)),
+        prompt=replace(
+            prompt,
+            layer=_or(prompt.layer, layers // 2 + 1),  # the paper's choice
+            dropout=_or(prompt.dropout, hidden_dropout),
+        ),
+        task=replace(task, folder=_or(task.folder, task.name), template=template),
+        data=replace(data, dev_k=_or(data.dev_k, dev_k)),
+        cache=replace(config.cache, dir=_or(config.cache.dir, cache_dir)),
+        loss=_or(config.loss, "label_words" if task.task_type == "regression" else "vocabulary"),
+        run_dir=run_dir,
+    )
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """A resolved configuration as plain types; without `sweep`, which is no setting of a run."""
+    return {key: value for key, value in dataclasses.asdict(config).items() if key != "sweep"}
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key (`prompt.layer`) to value, of a nested configuration as plain types."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": inner for key, inner in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat

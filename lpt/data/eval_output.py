@@ -1,0 +1,54 @@
+"""Predictions for an evaluation set next to its gold labels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lpt.data.candidates import ANSWER, GROUP, ID
+from lpt.data.examples import UNKNOWN, Examples
+from lpt.data.tasks import Task
+
+
+class EvalOutput(NamedTuple):
+    """Predictions and gold labels of a whole set, E examples in row order.
+
+    Attributes:
+        predicted: (E,) label index (classification), number (regression), or 1 for the chosen
+            candidate of each group and 0 for the others (multiple choice).
+        labels: (E,) gold labels in the same encoding; -1 where unknown.
+        num_labels: Number of labels.
+        examples: The examples.
+    """
+
+    predicted: Tensor
+    labels: Tensor
+    num_labels: int
+    examples: Examples
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """Positions of the examples that are scored together, group by group."""
+        return self.examples.groups()
+
+
+def prediction_columns(
+    output: EvalOutput, task: Task, *, texts: bool = False
+) -> dict[str, list[str]]:
+    """The columns of a file of predictions, as text.
+
+    They are index (the row in the source); id, group and answer, as far as the set has them;
+    prediction; label, if any is known; and with `texts`, the columns of the template.
+    """
+    examples = output.examples
+    columns: dict[str, list[str]] = {"index": [str(row) for row in examples.row_ids]}
+    for name in (ID, GROUP, ANSWER):
+        if name in examples.metadata:
+            columns[name] = examples.metadata[name]
+    columns["prediction"] = [task.format_label(label) for label in output.predicted.tolist()]
+    if any(label != UNKNOWN for label in examples.labels):
+        columns["label"] = [task.format_label(y) if y != UNKNOWN else "" for y in examples.labels]
+    if texts:
+        columns |= {n: list(c) for n, c in examples.columns.items() if n not in columns}
+    return columns

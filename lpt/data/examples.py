@@ -1,0 +1,215 @@
+"""Labelled examples, built from the rows of a table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lpt.config.task_schema import UNKNOWN as UNKNOWN  # re-exported
+from lpt.data.candidates import ANSWER, GOLD, GROUP, ID, expand_rows
+from lpt.data.tables import Table
+from lpt.data.tasks import Task
+from lpt.errors import Problems, did_you_mean
+
+logger = logging.getLogger(__name__)
+_NO_LABEL = (None, "", "-1")  # -1 is the hub's
+_DECIMALS = 4  # of a number: the hub stores single precision
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples of one split, column by column.
+
+    Attributes:
+        columns: Text of each column that the template uses.
+        labels: Label index of each example, or its number; UNKNOWN (-1) where it has no label.
+        row_ids: Index of each example in its source, from 0: of its row or, where rows are expanded
+            to candidates, of its candidate.
+        metadata: `id`, the official one, and of candidates `group`, `answer` (what the candidate
+            stands for) and `gold` (the right answers as JSON), where the source has them.
+    """
+
+    columns: Mapping[str, list[str]]
+    labels: list[int] | list[float]
+    row_ids: list[int]
+    metadata: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every example has a label."""
+        return UNKNOWN not in self.labels
+
+    def groups(self) -> list[list[int]]:
+        """Positions of the examples of each group; without groups, each example alone.
+
+        Groups are sampled as a whole and count as one.
+        """
+        if GROUP not in self.metadata:
+            return [[position] for position in range(len(self))]
+        groups: dict[str, list[int]] = {}
+        for position, group in enumerate(self.metadata[GROUP]):
+            groups.setdefault(group, []).append(position)
+        return list(groups.values())
+
+    def select(self, positions: Sequence[int]) -> Examples:
+        """The examples at the given positions, in the given order."""
+        return Examples(
+            {name: [values[i] for i in positions] for name, values in self.columns.items()},
+            [self.labels[i] for i in positions],
+            [self.row_ids[i] for i in positions],
+            {name: [values[i] for i in positions] for name, values in self.metadata.items()},
+        )
+
+    def subsample(self, limit: int | None, seed: int) -> Examples:
+        """At most `limit` random groups in their original order; None: all."""
+        groups = self.groups()
+        if limit is None or limit >= len(groups):
+            return self
+        sampled = sorted(np.random.default_rng(seed).permutation(len(groups))[:limit].tolist())
+        return self.select([position for number in sampled for position in groups[number]])
+
+
+def build_examples(task: Task, table: Table, *, need_labels: bool) -> Examples:
+    """The rows of a table as examples of a task; `need_labels` refuses rows without a label.
+
+    Raises:
+        ConfigError: A column is missing, a row has no value in a text column, a label is not one of
+            the task's, an id occurs twice, or a group has no right answer, each with file and
+            line; or no row is left.
+    """
+    if task.row_expansion is not None:
+        table = expand_rows(table, task.row_expansion)
+    problems = Problems()
+    texts = dict.fromkeys((*task.template.columns, *task.extra_columns))
+    found = {name: _find_column(task, table, name) for name in (*texts, task.label_column)}
+    for name, column in found.items():
+        if column is None and (need_labels or name in texts):
+            _add_missing_column(task, table, name, problems)
+    problems.raise_if_any()
+    columns = {name: _texts(table, found[name] or "", problems) for name in texts}
+    labels, kept = _labels(task, table, found[task.label_column], need_labels, problems)
+    metadata = _metadata(task, table, problems)
+    problems.raise_if_any()
+    examples = Examples(columns, labels, list(range(len(table))), metadata)
+    if task.task_type == "multiple_choice":
+        _check_groups(table, examples, problems)
+    if not kept:
+        skipped = ", ".join(map(repr, task.skip_labels))
+        problems.add(table.name, f"only rows with skipped labels ({skipped})", "other rows as well")
+    problems.raise_if_any()
+    return examples if len(kept) == len(table) else examples.select(kept)
+
+
+def _find_column(task: Task, table: Table, name: str) -> str | None:
+    """The column of that name, or else under one of its aliases."""
+    options = [name, *task.aliases.get(name, ())]
+    return next((option for option in options if option in table.columns), None)
+
+
+def _add_missing_column(task: Task, table: Table, name: str, problems: Problems) -> None:
+    near = did_you_mean(name, table.columns)
+    key = "task.label_column" if name == task.label_column else "task.template"
+    problems.add(
+        table.name,
+        f"no column {' or '.join([name, *task.aliases.get(name, ())])} "
+        f"(it has: {', '.join(table.columns)})",
+        f"the columns of {key}",
+        f"name the column in {key}{f'; {near}' if near else ''}",
+    )
+
+
+def _texts(table: Table, column: str, problems: Problems) -> list[str]:
+    values = table.columns[column]
+    with problems.rows(table.name, f"rows without {column!r}") as bad_rows:
+        for row, value in enumerate(values):
+            if value is None:
+                bad_rows.add(table.location(row), f"no value for {column!r}", "text")
+    empty = sum(value is not None and not value.strip() for value in values)
+    if empty:
+        logger.warning("%s: %d rows with an empty %s.", table.name, empty, column)
+    return [value or "" for value in values]
+
+
+def _labels(
+    task: Task, table: Table, column: str | None, need_labels: bool, problems: Problems
+) -> tuple[list[int] | list[float], list[int]]:
+    """Label of each row, and the rows whose label is not among `task.skip_labels`."""
+    if column is None:
+        return [UNKNOWN] * len(table), list(range(len(table)))
+    values = [None if text is None else text.strip() for text in table.columns[column]]
+    class_names = table.class_names.get(column)
+    parsed = {value: _parse_label(task, value, class_names) for value in set(values)}
+    kept = [row for row, value in enumerate(values) if value not in task.skip_labels]
+    expected = ", ".join(task.labels)
+    hint = "correct the row, or list the label in task.labels (with a word in task.label_words)"
+    if task.value_range:
+        expected, hint = f"a number from {' to '.join(task.labels)}", "correct the row"
+    with problems.rows(table.name, "rows with such labels") as bad_rows:
+        for row in kept:
+            value, label = values[row], parsed[values[row]]
+            if label is None or (label == UNKNOWN and need_labels):
+                given = "no label" if value in _NO_LABEL else f"label {value!r}"
+                bad_rows.add(table.location(row), given, expected, hint)
+    labels = [UNKNOWN if (label := parsed[value]) is None else label for value in values]
+    return labels if task.value_range else [int(label) for label in labels], kept
+
+
+def _parse_label(task: Task, value: str | None, class_names: Sequence[str] | None) -> float | None:
+    """Label index or number; UNKNOWN for a missing or skipped label, None for an invalid one."""
+    if value in task.skip_labels or (value in _NO_LABEL and value not in task.labels):
+        return UNKNOWN
+    assert value is not None
+    if task.value_range is not None:
+        try:
+            number = round(float(value), _DECIMALS)
+        except ValueError:
+            return None
+        inside = task.value_range[0] <= number <= task.value_range[1]
+        return number if inside or number == UNKNOWN else None
+    names = [value]
+    if class_names is not None and value in map(str, range(len(class_names))):
+        names.insert(0, class_names[int(value)])  # the hub's numbers may not be the task's
+    labels = (task.label_aliases.get(name, name) for name in names)
+    return next((task.labels.index(label) for label in labels if label in task.labels), None)
+
+
+def _metadata(task: Task, table: Table, problems: Problems) -> dict[str, list[str]]:
+    sources = {ID: next((name for name in task.id_columns if name in table.columns), None)}
+    if task.row_expansion is not None:
+        sources |= {name: name for name in (ID, GROUP, ANSWER, GOLD)}
+    metadata = {
+        name: [value or "" for value in table.columns[column]]
+        for name, column in sources.items()
+        if column is not None and column in table.columns
+    }
+    hint = "correct the file"
+    if task.row_expansion is None:
+        hint += ", or use no column as id: task.id_columns=[]"
+    first_rows: dict[str, int] = {}
+    with problems.rows(table.name, "duplicate ids") as bad_rows:
+        for row, value in enumerate(metadata.get(ID, ())):
+            if value and (first := first_rows.setdefault(value, row)) != row:
+                given = f"id {value!r}, as in {table.location(first)}"
+                bad_rows.add(table.location(row), given, f"unique ids in {sources[ID]!r}", hint)
+    return metadata
+
+
+def _check_groups(table: Table, examples: Examples, problems: Problems) -> None:
+    """Where the labels of a group are known, one of its candidates must be right."""
+    with problems.rows(table.name, "groups without a right answer") as bad_rows:
+        for positions in examples.groups():
+            labels = [examples.labels[i] for i in positions]
+            if UNKNOWN not in labels and 1 not in labels:
+                answers = ", ".join(examples.metadata[ANSWER][i] for i in positions)
+                bad_rows.add(
+                    table.location(positions[0]),
+                    f"no right answer among {answers}",
+                    "at least one right answer in each group",
+                    "correct the row",
+                )

@@ -1,0 +1,114 @@
+"""Ends a run with a checkpoint when a signal asks for it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from lightning import Callback, LightningModule, Trainer
+
+from lpt.errors import PREEMPTED
+from lpt.runs.run_dir import resume_override
+
+logger = logging.getLogger(__name__)
+# Windows has no SIGUSR1.
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
+
+class Preemption(Callback):
+    """Answers SIGTERM and SIGUSR1 with a checkpoint and exit status 75.
+
+    While the training runs, the state is saved as last checkpoint after the optimizer step at hand
+    (one signalled rank is enough), and the same command with `resume` continues. Before and after
+    the training there is nothing to save, and the process exits at once.
+
+    Args:
+        last: File of the last checkpoint.
+        run_dir: Folder of the run, for the message.
+    """
+
+    def __init__(self, last: Path, run_dir: Path) -> None:
+        self.last = last
+        self.run_dir = run_dir
+        self.received: int | None = None
+        self.training = False
+        self.watching = False
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Handle the signals within the block, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self.watching = True
+        self._install_handlers()
+        try:
+            yield
+        finally:
+            self.watching = False
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on there is a state to save."""
+        self._install_handlers()
+        self.training = True
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See `_install_handlers`."""
+        self._install_handlers()
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and exit between optimizer steps if any rank was signalled.
+
+        Not where an evaluation is due, which a resumed run would skip: then after the next step.
+        """
+        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        interval = trainer.val_check_batch
+        due = trainer.is_last_batch or (interval is not None and batches % interval == 0)
+        if due or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        received = self.received is not None
+        if trainer.world_size > 1:
+            received = trainer.strategy.reduce_boolean_decision(received, all=False)
+        if received:
+            trainer.save_checkpoint(self.last)
+            logger.info("Saved a checkpoint at step %d.", trainer.global_step)
+            self._exit()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on the checkpoints are complete."""
+        self.training = False
+        if self.received is not None:
+            self._exit()
+
+    def _install_handlers(self) -> None:
+        """Replace the handlers that Lightning installs at the start of each fit, validate or test.
+
+        Those broadcast to the other ranks in the middle of whatever they do.
+        """
+        if self.watching:
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.received = number
+        if not self.training:
+            self._exit()
+
+    def _exit(self) -> NoReturn:
+        name = signal.Signals(self.received).name if self.received is not None else "a signal"
+        hint = resume_override(self.run_dir)
+        logger.warning("Stopped by %s. Rerun the same command with %s to continue.", name, hint)
+        raise SystemExit(PREEMPTED)

@@ -1,0 +1,150 @@
+"""Starts and supervises the ranks of a run on one node, through torch's elastic agent.
+
+That is what torchrun does, too. Ranks started by torchrun or srun are left to those.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lpt.config.schema import Config, StrategyConfig
+from lpt.errors import CTRL_C, PREEMPTED, USAGE_ERROR, RunError, config_error, killed_by
+from lpt.runs.log_file import log_to
+from lpt.runs.record import RunRecord
+from lpt.runs.run_dir import create_run_dir
+from lpt.training.rank_process import LAUNCHER, is_rank
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+_SHUTDOWN_SECONDS = "120"  # for the ranks to save a checkpoint when the launcher is signalled
+# What a rank reports of another one that is gone.
+_LOST_PEER = re.compile(r"(Runtime|Dist\w*)Error: .*(peer|gloo|nccl|store)", re.IGNORECASE)
+
+
+def needs_launch(strategy: StrategyConfig) -> bool:
+    """Whether this process has to start the ranks.
+
+    Raises:
+        ConfigError: Ranks were started from outside, but not as many as configured, or have to be.
+    """
+    expected = strategy.devices * strategy.num_nodes
+    key = "strategy.devices" if strategy.num_nodes == 1 else "strategy.num_nodes"
+    if not is_rank():
+        if strategy.num_nodes > 1:
+            given = f"{strategy.num_nodes}, but no ranks were started"
+            raise config_error(key, given, "a start by torchrun or srun", "docs/several-devices.md")
+        return expected > 1
+    size = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if int(size) != expected:
+        given = f"{expected} ranks in all, but {size} were started"
+        raise config_error(key, given, "devices on each node x nodes = ranks started")
+    return False
+
+
+def launch_run(config: Config, command: Sequence[str]) -> RunRecord:
+    """Run on several devices: start the ranks, and wait for the record of their run.
+
+    Args:
+        config: Resolved configuration, without problems.
+        command: Arguments of lpt-train that it comes from.
+
+    Raises:
+        ConfigError: The ranks cannot be started.
+        RunError: A rank died or failed; the others were stopped.
+        SystemExit: The run was stopped by a signal.
+    """
+    if not command:
+        given = f"{config.strategy.devices}, with lpt.run"
+        raise config_error("strategy.devices", given, "1", "use lpt-train or torchrun")
+    if config.run_dir is None:
+        run_dir = create_run_dir(config)
+        command = [*command, f"run_dir={run_dir}"]
+    else:
+        run_dir = Path(config.run_dir)
+    try:
+        _launch_ranks(config.strategy.devices, command)
+    except RunError:
+        with log_to(run_dir) if run_dir.is_dir() else nullcontext():
+            raise
+    return RunRecord.read(run_dir)
+
+
+def _launch_ranks(count: int, arguments: Sequence[str]) -> None:
+    """Start ranks on this node and wait for all of them."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, launch_agent
+
+    agent_logger = logging.getLogger("torch.distributed.elastic")  # reported by _explain instead
+    agent_logger.addHandler(logging.NullHandler())
+    agent_logger.propagate = False
+    os.environ[LAUNCHER] = str(os.getpid())
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_SECONDS)
+    if hasattr(signal, "SIGUSR1"):  # the agent passes SIGTERM on to the ranks
+        signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="lpt-ranks-") as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=count,
+            run_id=str(uuid.uuid4()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            max_restarts=0,
+            monitor_interval=0.1,
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            launch_agent(config, sys.executable, ["-m", "lpt.cli.train", *arguments])
+        except SignalException as stop:
+            raise SystemExit(CTRL_C if stop.sigval == signal.SIGINT else PREEMPTED) from None
+        except ChildFailedError as error:
+            raise _explain(error.failures) from None
+
+
+def _explain(failures: Mapping[int, ProcessFailure]) -> BaseException:
+    """The exception of the rank that ended the run."""
+
+    def order(rank: int) -> tuple[int, float]:
+        failure = failures[rank]
+        # The agent stops the other ranks with SIGTERM; those that still can exit with 75.
+        stopped = failure.exitcode in (PREEMPTED, -signal.SIGTERM)
+        secondary = 2 if _LOST_PEER.match(_message(failure)) else int(stopped)
+        try:
+            return secondary, os.stat(failure.error_file).st_mtime
+        except OSError:
+            return secondary, failure.timestamp - 1  # in whole seconds, when it was noticed
+
+    rank = min(failures, key=order)
+    failure = failures[rank]
+    kind, _, text = _message(failure).partition(": ")
+    if failure.exitcode in (PREEMPTED, -signal.SIGTERM):
+        return SystemExit(PREEMPTED)
+    if failure.exitcode == USAGE_ERROR and kind == "ConfigError":
+        sys.stderr.write(f"{text}\n")
+        return SystemExit(USAGE_ERROR)
+    if failure.exitcode < 0:
+        return RunError(f"Rank {rank} was {killed_by(failure.exitcode)}.")
+    if kind == "RunError":
+        return RunError(f"Rank {rank}: {text}")
+    trace: Any = failure.message
+    details = trace["extraInfo"]["py_callstack"] if kind else f"exit status {failure.exitcode}"
+    return RunError(f"Rank {rank} failed: {details}")
+
+
+def _message(failure: ProcessFailure) -> str:
+    """`ErrorType: text` of the exception that ended a rank; empty if there was none."""
+    message: Any = failure.message  # a dict where the rank wrote an error file
+    return message["message"] if isinstance(message, dict) else ""

@@ -1,0 +1,98 @@
+"""Entries of the hidden-state cache, and filling it as a run does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from torch import Tensor
+
+from lpt.caching.entry import CacheDescription, CacheKey, map_hidden_states
+from lpt.caching.fill import cache_hidden_states
+from lpt.caching.store import HiddenCache
+from lpt.config.schema import Config
+from lpt.data.datamodule import TaskDataModule
+from lpt.models.split import SplitModel
+from lpt.runs.record import CacheRecord
+from lpt.training.module import build_model
+from lpt.training.plan import prepare
+from tests.support.trained import build_data
+
+KEY = CacheKey(
+    fingerprint="weights",
+    layer=3,
+    tokens="digest",
+    shape=(4, 6),
+    dtype="float32",
+    precision="32-true",
+    attention="sdpa",
+    device="cpu",
+    versions="torch 1",
+)
+
+
+def other_key(**changes: Any) -> CacheKey:
+    return CacheKey.model_validate(KEY.model_dump() | changes)
+
+
+def fill(cache: HiddenCache, key: CacheKey = KEY, value: float = 1.0) -> Tensor:
+    """Make an entry whose hidden states all have that value."""
+    cache.allocate(key)
+    hidden = map_hidden_states(cache.unfinished(key), key, writable=True)
+    hidden.fill_(value)
+    cache.commit(key, "test")
+    return hidden.clone()
+
+
+def edit_description(folder: Path, **changes: Any) -> None:
+    file = folder / "entry.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def folders(cache: HiddenCache) -> set[str]:
+    """Names of all folders of a cache, unfinished entries included."""
+    return {path.name for path in cache.folder.glob("*") if path.is_dir()}
+
+
+def stored(folder: Path) -> dict[tuple[int, str], Tensor]:
+    """The hidden states of all entries, by layer and token ids."""
+    paths = HiddenCache(folder, 1).paths()
+    keys = {path: CacheDescription.read(path).key for path in paths}
+    return {(k.layer, k.tokens): map_hidden_states(path, k) for path, k in keys.items()}
+
+
+def small_trainer() -> Trainer:
+    """A trainer that only predicts."""
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+
+
+class Filling:
+    """Fills the cache as a run with this configuration does before its training."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        plan = prepare(config)
+        self.model, self.identity = build_model(plan)
+        self.data = build_data(config, plan)
+
+    @property
+    def split(self) -> SplitModel:
+        return self.model.split
+
+    def fill(self) -> CacheRecord:
+        fingerprint = self.identity.fingerprint
+        return cache_hidden_states(self.config, small_trainer(), self.split, self.data, fingerprint)
+
+
+def fill_as_run(config: Config) -> tuple[CacheRecord, SplitModel, TaskDataModule]:
+    """See `Filling`."""
+    filling = Filling(config)
+    return filling.fill(), filling.split, filling.data

@@ -1,0 +1,217 @@
+"""Leaderboard files: their content line by line, and what is refused or missing."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from lpt.cli import leaderboards
+from lpt.cli.leaderboards import SUITES, LeaderboardFile, SubmissionFile, make_submission
+from tests.conftest import Compose
+from tests.support import runs
+from tests.support.problems import problems_of
+
+FILES = {file.name: file for files in SUITES.values() for file in files}
+Columns = dict[str, Sequence[str]]
+
+
+@pytest.fixture(autouse=True)
+def two_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink every official test set to two examples or groups."""
+    small = {suite: tuple(f._replace(size=2) for f in files) for suite, files in SUITES.items()}
+    monkeypatch.setattr(leaderboards, "SUITES", small)
+
+
+def finished(
+    folder: Path,
+    task: str,
+    predictions: Sequence[str],
+    columns: Columns | None = None,
+    *,
+    set_name: str = "test",
+    dev: float = 0.5,
+    origin: str = "official test set",
+) -> Path:
+    """A folder as a run leaves it, as far as a submission reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = {"index": list(map(str, range(len(predictions)))), **(columns or {})}
+    table["prediction"] = list(predictions)
+    lines = ["\t".join(table), *("\t".join(row) for row in zip(*table.values(), strict=True))]
+    name = "predictions.tsv" if set_name == "test" else f"predictions-{set_name}.tsv"
+    (folder / name).write_text("\n".join(lines) + "\n")
+    record = runs.metrics(task=task, dev=dev, split__origin={"test": origin, set_name: origin})
+    (folder / "metrics.json").write_text(json.dumps(record))
+    return folder
+
+
+def submit(folders: Sequence[Path], out: Path) -> dict[str, SubmissionFile]:
+    return {file.name: file for file in make_submission(folders, out)[0]}
+
+
+# Task, predictions and further columns by file; then the expected content.
+GLUE: dict[str, tuple[str, list[str]]] = {
+    "CoLA.tsv": ("cola", ["0", "1"]),
+    "STS-B.tsv": ("stsb", ["0.000", "3.217"]),
+    "MNLI-m.tsv": ("mnli", ["neutral", "contradiction"]),
+}
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_glue_file(tmp_path: Path, name: str) -> None:
+    task, predictions = GLUE[name]
+    run = finished(tmp_path / "run", task, predictions)
+    for out in ("first", "second"):
+        assert submit([run], tmp_path / out)[name].run == run
+    expected = "index\tprediction\n0\t{}\n1\t{}\n".format(*predictions)
+    assert (tmp_path / "first" / "glue" / name).read_text() == expected
+    with zipfile.ZipFile(tmp_path / "first" / "glue.zip") as archive:
+        assert archive.namelist() == [name]
+        assert archive.read(name).decode() == expected
+    zips = [(tmp_path / out / "glue.zip").read_bytes() for out in ("first", "second")]
+    assert zips[0] == zips[1]
+
+
+SUPER_GLUE: dict[str, tuple[str, list[str], Columns, list[object]]] = {
+    "BoolQ.jsonl": (
+        "boolq",
+        ["true", "false"],
+        {"id": ["7", "9"]},
+        [{"idx": 7, "label": "true"}, {"idx": 9, "label": "false"}],
+    ),
+    "WSC.jsonl": (
+        "wsc",
+        ["true", "false"],
+        {"id": ["0", "1"]},
+        [{"idx": 0, "label": "True"}, {"idx": 1, "label": "False"}],
+    ),
+    "CB.jsonl": (
+        "cb",
+        ["neutral", "entailment"],
+        {},
+        [{"idx": 0, "label": "neutral"}, {"idx": 1, "label": "entailment"}],
+    ),
+    "COPA.jsonl": (
+        "copa",
+        ["0", "1", "1", "0"],
+        {"id": ["4/0", "4/1", "5/0", "5/1"], "group": ["4", "4", "5", "5"], "answer": list("0101")},
+        [{"idx": 4, "label": 1}, {"idx": 5, "label": 0}],
+    ),
+    "ReCoRD.jsonl": (
+        "record",
+        ["0", "0", "1", "1"],
+        {"group": ["12", "12", "12", "13"], "answer": ["Ada", "Bern", "Côte d'Or", "Ada"]},
+        [{"idx": 12, "label": "Côte d'Or"}, {"idx": 13, "label": "Ada"}],
+    ),
+    "MultiRC.jsonl": (
+        "multirc",
+        ["1", "0"],
+        {"id": ["26/303/1637", "26/304/1639"], "group": ["26/303", "26/304"]},
+        [
+            {
+                "idx": 26,
+                "passage": {
+                    "questions": [
+                        {"idx": 303, "answers": [{"idx": 1637, "label": 1}]},
+                        {"idx": 304, "answers": [{"idx": 1639, "label": 0}]},
+                    ]
+                },
+            }
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUPER_GLUE)
+def test_super_glue_file(tmp_path: Path, name: str) -> None:
+    task, predictions, columns, expected = SUPER_GLUE[name]
+    run = finished(tmp_path / "run", task, predictions, columns)
+    assert submit([run], tmp_path / "out")[name].run == run
+    lines = (tmp_path / "out" / "super_glue" / name).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == expected
+
+
+def test_diagnostics_are_of_the_task_that_they_belong_to(tmp_path: Path) -> None:
+    run = tmp_path / "mnli"
+    for set_name in ("test", "test_mismatched", "ax"):
+        finished(run, "mnli", ["neutral", "neutral"], set_name=set_name)
+    own = finished(tmp_path / "ax", "ax", ["entailment", "neutral"], dev=0.9)
+    files = submit([run, own], tmp_path / "out")
+    assert {files[name].run for name in ("MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv")} == {run}
+    alone = submit([own], tmp_path / "alone")
+    assert alone["AX.tsv"].run == own
+    assert alone["MNLI-m.tsv"].reason == "no run of mnli"
+
+
+def test_one_run_provides_all_files_of_its_task(tmp_path: Path) -> None:
+    """A k-shot run with a better dev score predicted the extra sets as well, but not test."""
+    full, kshot = tmp_path / "full", tmp_path / "kshot"
+    for set_name in ("test", "test_mismatched"):
+        finished(full, "mnli", ["neutral"] * 2, set_name=set_name, dev=0.8)
+    finished(kshot, "mnli", ["neutral"] * 2, set_name="test_mismatched", dev=0.9)
+    finished(kshot, "mnli", ["neutral"], dev=0.9, origin="official dev set")
+    files = submit([kshot, full], tmp_path / "out")
+    assert {files[name].run for name in ("MNLI-m.tsv", "MNLI-mm.tsv")} == {full}
+
+
+def test_the_best_run_on_the_official_test_set_is_used(tmp_path: Path) -> None:
+    scores = {"a": 0.7, "b": 0.8, "c": 0.6}
+    folders = [finished(tmp_path / n, "sst2", ["0", "1"], dev=dev) for n, dev in scores.items()]
+    other = finished(tmp_path / "d", "sst2", ["1", "1"], dev=0.9, origin="official dev set")
+    files = submit([*folders, other], tmp_path / "out")
+    assert files["SST-2.tsv"].run == tmp_path / "b"
+
+
+def test_rte_is_in_both_suites(tmp_path: Path) -> None:
+    rte = finished(tmp_path / "rte", "rte", ["entailment"] * 2)
+    files = submit([rte], tmp_path / "alone")
+    assert {name for name, file in files.items() if file.run} == {"RTE.tsv", "RTE.jsonl"}
+    cola = finished(tmp_path / "cola", "cola", ["1", "0"])
+    files = submit([rte, cola], tmp_path / "out")
+    assert {file.suite for file in files.values()} == {"GLUE"}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["glue", "glue.zip"]
+
+
+def test_files_of_an_earlier_submission_are_removed(tmp_path: Path) -> None:
+    for task in ("cola", "sst2"):
+        submit([finished(tmp_path / task, task, ["1", "0"])], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out/glue").iterdir()] == ["SST-2.tsv"]
+
+
+def test_unfinished_runs_are_skipped(tmp_path: Path) -> None:
+    run = finished(tmp_path / "a", "cola", ["1", "0"])
+    (tmp_path / "b").mkdir()
+    files, unfinished = make_submission([tmp_path / "b", run], tmp_path / "out")
+    assert [file.run for file in files if file.run] == [run]
+    assert unfinished == [tmp_path / "b"]
+    problems = problems_of(lambda: make_submission([tmp_path / n for n in "bc"], tmp_path / "out"))
+    assert [p.where for p in problems] == [str(tmp_path / n / "metrics.json") for n in "bc"]
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "predictions", "reason"),
+    [
+        ("sst2", "SST-2.tsv", ["0"], "predictions for 1 of 2 (test: official dev set)"),
+        ("sst2", "SST-2.tsv", ["0", "2"], "other labels than 0, 1"),
+        ("mnli", "MNLI-mm.tsv", [], "no predictions for test_mismatched"),
+    ],
+)
+def test_unsuitable_predictions_are_refused(
+    tmp_path: Path, task: str, name: str, predictions: list[str], reason: str
+) -> None:
+    run = finished(tmp_path / "run", task, predictions, origin="official dev set")
+    file = submit([run], tmp_path / "out")[name]
+    assert file.run is None
+    assert file.reason == f"{run} has {reason}"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_sets_and_labels_are_the_tasks(file: LeaderboardFile, composed: Compose) -> None:
+    for name, set_name in file.sources:
+        task = composed(f"task={name}", "data.path=.").task
+        assert set_name in ("test", *task.extra)
+        assert file.labels is None or set(file.labels) == set(task.labels)

@@ -1,0 +1,264 @@
+"""Rows become labelled examples, or are refused with file and line."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from lpt.data.examples import UNKNOWN, Examples, build_examples
+from lpt.data.tables import Table
+from lpt.data.tasks import Task, build_task
+from tests.support.configs import configured
+from tests.support.task_tables import jsonl, refused, table, task
+
+
+def examples_of(rows: Table, used: Task | None = None, *, need_labels: bool = True) -> Examples:
+    return build_examples(used or task(), rows, need_labels=need_labels)
+
+
+def labels_of(labels: Sequence[str | None], used: Task, *, need_labels: bool = True) -> list[Any]:
+    return list(examples_of(table(labels), used, need_labels=need_labels).labels)
+
+
+def test_rows_become_examples() -> None:
+    rows = table(["pos", "neg", " pos "], text=["a", "", "c"], unused=["1", "2", "3"])
+    assert examples_of(rows) == Examples({"text": ["a", "", "c"]}, [1, 0, 1], [0, 1, 2])
+
+
+def test_select_and_subsample() -> None:
+    examples = examples_of(table(["pos", "neg", "pos", "neg"]))
+    assert examples.select([3, 0]) == Examples({"text": ["text 3", "text 0"]}, [0, 1], [3, 0])
+    assert examples.select([3, 0]).select([1]).row_ids == [0]
+    assert [len(examples.subsample(n, 13)) for n in (None, 0, 2, 9)] == [4, 0, 2, 4]
+    assert {tuple(examples.subsample(2, seed).row_ids) for seed in range(30)} > {(0, 1), (2, 3)}
+
+
+# Columns
+
+
+def test_missing_columns_are_reported_together_with_near_names() -> None:
+    pair = task("{premise} <mask> {hypothesis}", label_column="gold")
+    premise, hypothesis, gold = refused(table(["pos"], premisse=["a"], other=["b"]), pair)
+    assert {p.where for p in (premise, hypothesis, gold)} == {"train.tsv"}
+    assert "no column premise (it has: premisse, other, label)" in premise.given
+    assert "did you mean premisse?" in premise.hint
+    assert "task.template" in premise.expected
+    assert "did you mean" not in hypothesis.hint
+    assert "task.label_column" in gold.expected
+
+
+def test_aliases() -> None:
+    used = task(aliases={"text": ["#1 String", "sentence"], "label": ["Quality"]})
+    columns = {"Quality": ["pos"], "sentence": ["a"]}
+    assert examples_of(Table("t", columns, [2]), used) == Examples({"text": ["a"]}, [1], [0])
+    both = Table("t", columns | {"text": ["own name first"]}, [2])
+    assert examples_of(both, used).columns["text"] == ["own name first"]
+    problem, _ = refused(Table("t", {"other": ["a"]}, [2]), used)
+    assert "text or #1 String or sentence" in problem.given
+
+
+def test_missing_values() -> None:
+    rows = table(["pos", "wrong", "neg"], text=["a", None, None])
+    assert {(p.where, p.given) for p in refused(rows, task())} == {
+        ("train.tsv:4", "no value for 'text'"),
+        ("train.tsv:6", "no value for 'text'"),
+        ("train.tsv:4", "label 'wrong'"),
+    }
+
+
+# Labels
+
+
+@pytest.mark.parametrize("need", [True, False])
+def test_invalid_labels(need: bool) -> None:
+    *shown, rest = refused(table(["pos", *["Pos"] * 7, "neg"]), task(), need_labels=need)
+    assert [p.where for p in shown] == [f"train.tsv:{4 + 2 * i}" for i in range(5)]
+    assert {(p.given, p.expected) for p in shown} == {("label 'Pos'", "neg, pos")}
+    assert "task.labels" in shown[0].hint
+    assert rest.given == "2 more rows with such labels"
+
+
+@pytest.mark.parametrize("value", ["", " ", "-1", None])
+def test_missing_labels_are_for_test_sets(value: str | None) -> None:
+    assert labels_of(["pos", value], task(), need_labels=False) == [1, UNKNOWN]
+    assert not examples_of(table(["pos", value]), need_labels=False).labelled
+    [problem] = refused(table(["pos", value]), task())
+    assert (problem.where, problem.given) == ("train.tsv:4", "no label")
+
+
+def test_set_without_labels() -> None:
+    rows = Table("test.tsv", {"index": ["0", "1"], "text": ["a", "b"]}, [2, 3])
+    found = examples_of(rows, need_labels=False)
+    assert found == Examples({"text": ["a", "b"]}, [UNKNOWN] * 2, [0, 1])
+    [problem] = refused(rows, task())
+    assert problem.where == "test.tsv"
+    assert "no column label (it has: index, text)" in problem.given
+    assert "task.label_column" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("names", "aliases", "expected"),
+    [
+        (None, {"0": "pos", "1": "neg"}, [1, 0]),
+        (["pos", "neg"], {}, [1, 0]),
+        (["pos", "neg"], {"0": "neg", "1": "pos"}, [1, 0]),  # names have priority over numbers
+        (["good", "bad"], {"good": "pos", "bad": "neg"}, [1, 0]),
+        (["x", "y"], {"0": "neg", "1": "pos"}, [0, 1]),
+        (["x", "y"], {}, None),
+        (["x"], {"0": "neg"}, None),  # fewer names than numbers
+    ],
+)
+def test_class_names_and_aliases(
+    names: list[str] | None, aliases: dict[str, str], expected: list[int] | None
+) -> None:
+    rows = dataclasses.replace(
+        table(["0", "1"]), class_names={"label": names, "other": ["x"]} if names else {}
+    )
+    used = task(label_aliases=aliases)
+    if expected is None:
+        assert refused(rows, used)[-1].given == "label '1'"
+    else:
+        assert examples_of(rows, used).labels == expected
+
+
+HUB_NAMES: dict[str, Sequence[str]] = {  # the task's labels; elsewhere, those are the numbers
+    "sst2": ["negative", "positive"],
+    "cola": ["unacceptable", "acceptable"],
+    "mrpc": ["not_equivalent", "equivalent"],
+    "qqp": ["not_duplicate", "duplicate"],
+    "mr": ["neg", "pos"],
+    "wnli": ["not_entailment", "entailment"],
+    "cb": ["entailment", "contradiction", "neutral"],
+    **dict.fromkeys(("boolq", "wic"), ("False", "True")),
+    **dict.fromkeys(("rte", "qnli", "ax-b", "ax-g"), ("entailment", "not_entailment")),
+    **dict.fromkeys(("mnli", "snli", "ax"), ("entailment", "neutral", "contradiction")),
+}
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "numbers alone"])
+@pytest.mark.parametrize("name", HUB_NAMES)
+def test_labels_of_the_hub(name: str, named: bool) -> None:
+    """With the classes' names, as in its parquet, and without, as in CSV."""
+    used, names = build_task(configured(f"task={name}"), "masked"), HUB_NAMES[name]
+    numbers = [str(n) for n in range(len(names))]
+    columns = dict.fromkeys(used.template.columns, numbers) | {"label": numbers}
+    rows = Table("hub", columns, range(3), {"label": names} if named else {})
+    labels = [used.format_label(label) for label in examples_of(rows, used).labels]
+    translated = [{"False": "false", "True": "true"}.get(name, name) for name in names]
+    assert labels == (translated if used.labels[0] in translated else numbers)
+    assert set(labels) == set(used.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "label"),
+    [
+        ("trec", {"text": "x", "label_coarse_original": "HUM", "label": "1"}, "3"),
+        ("trec", {"text": "x", "label": "3"}, "3"),
+        ("subj", {"text": "x", "label_text": "objective", "label": "0"}, "1"),
+        ("subj", {"text": "x", "label": "0"}, "0"),
+    ],
+)
+def test_hub_numbers_that_are_not_the_papers(name: str, row: dict[str, str], label: str) -> None:
+    used = build_task(configured(f"task={name}"), "masked")
+    rows = Table("hub", {column: [value] for column, value in row.items()}, [1])
+    assert [used.format_label(found) for found in examples_of(rows, used).labels] == [label]
+
+
+def test_skipped_labels() -> None:
+    rows = table(["-", "pos", "-1", "neg", "-"], text=list("abcde"), id=list("vwxyz"))
+    used = task(skip_labels=("-", "-1"), id_columns=("id",))
+    expected = Examples({"text": ["b", "d"]}, [1, 0], [1, 3], {"id": ["w", "y"]})
+    assert examples_of(rows, used) == expected
+    [problem] = refused(rows, task(skip_labels=("-",)))
+    assert (problem.where, problem.given) == ("train.tsv:6", "no label")
+    [problem] = refused(table(["-", "-"]), used)
+    assert problem.given == "only rows with skipped labels ('-', '-1')"
+
+
+NUMBER = task(labels=("0", "5"), task_type="regression", metrics=("pearson",))
+
+
+def test_numbers() -> None:
+    labels = ["0", "5.000", "3.800", "3.799999952316284", "2", "1e-1", " 4.5 "]
+    assert labels_of(labels, NUMBER) == [0.0, 5.0, 3.8, 3.8, 2.0, 0.1, 4.5]
+    assert [NUMBER.format_label(label) for label in (3.8, 5.0)] == ["3.800", "5.000"]
+    for value in ("", "-1", "-1.0", None):
+        assert labels_of(["1.0", value], NUMBER, need_labels=False) == [1.0, UNKNOWN]
+        [problem] = refused(table(["1.0", value]), NUMBER)
+        assert problem.where == "train.tsv:4"
+
+
+@pytest.mark.parametrize("text", ["5.01", "-0.5", "five", "nan", "1e400", "1,5"])
+def test_numbers_outside_of_the_range(text: str) -> None:
+    [problem] = refused(table(["1.0", text]), NUMBER, need_labels=False)
+    assert (problem.where, problem.given) == ("train.tsv:4", f"label {text!r}")
+    assert problem.expected == "a number from 0 to 5"
+
+
+# Ids and groups
+
+
+def test_official_ids() -> None:
+    used = build_task(configured("task=sst2"), "masked")
+    for name in ("idx", "index", "id"):
+        rows = table(["0", "1"], text=["a", "b"], **{name: ["7", "9"]})
+        assert examples_of(rows, used).metadata == {"id": ["7", "9"]}
+    rows = table(["0", "1"], text=["a", "b"], id=["1", "1"], idx=["7", "9"])
+    assert examples_of(rows, used).metadata == {"id": ["7", "9"]}  # idx comes first
+
+
+def test_duplicate_ids() -> None:
+    rows = table(["0", "1", "0", "1"], text=list("abcd"), index=["7", "8", "9", "8"])
+    [problem] = refused(rows, build_task(configured("task=sst2"), "masked"))
+    assert (problem.where, problem.given) == ("train.tsv:8", "id '8', as in train.tsv:4")
+    assert "'index'" in problem.expected
+    assert "task.id_columns=[]" in problem.hint
+    without = build_task(configured("task=sst2", "task.id_columns=[]"), "masked")
+    assert examples_of(rows, without).metadata == {}
+
+
+COPA = {"premise": "It fell.", "choice1": "A.", "choice2": "B.", "question": "cause"}
+
+
+def test_groups_stay_together() -> None:
+    used = build_task(configured("task=copa"), "masked")
+    rows = [COPA | {"label": n % 2, "idx": 10 + n} for n in range(5)]
+    examples = examples_of(jsonl(*rows), used)
+    assert examples.labels == [1, 0, 0, 1] * 2 + [1, 0]
+    assert examples.groups() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert examples.metadata["group"] == [str(10 + n // 2) for n in range(10)]
+    some = examples.subsample(2, 13)
+    assert [at // 2 for at in some.row_ids[::2]] == [at // 2 for at in some.row_ids[1::2]]
+    assert some.metadata["group"] == [str(10 + at // 2) for at in some.row_ids]
+    assert some.columns["choice"] == ["a", "b"] * 2
+    unlabelled = jsonl(COPA, COPA)
+    assert examples_of(unlabelled, used, need_labels=False).labels == [UNKNOWN] * 4
+    assert [p.where for p in refused(unlabelled, used)] == ["train.jsonl:1", "train.jsonl:2"]
+    problem, _ = refused(jsonl(rows[0], rows[0]), used)
+    assert (problem.where, problem.given) == ("train.jsonl:2", "id '10/0', as in train.jsonl:1")
+
+
+def test_groups_need_a_right_answer_where_candidates_compete() -> None:
+    used = build_task(configured("task=record"), "masked")
+    row = {"passage": "Ann met Bob", "entities": ["Ann", "Bob"], "query": "@placeholder left"}
+    good = row | {"answers": ["Ann", "Bob"], "idx": {"query": 1}}
+    bad = row | {"answers": ["Carl"], "idx": {"query": 2}}
+    [problem] = refused(jsonl(good, bad), used, need_labels=False)
+    assert problem.where == "train.jsonl:2"
+    assert problem.given.startswith("no right answer among ")
+    assert examples_of(jsonl(good), used).labelled
+
+
+def test_interleaved_groups_that_are_judged_answer_by_answer() -> None:
+    used = build_task(configured("task=multirc"), "masked")
+    rows = [
+        {"paragraph": "P", "answer": "a", "label": 0, "question": str(q)}
+        | {"idx": {"paragraph": 0, "question": q, "answer": n}}
+        for n, q in enumerate([0, 1, 0, 1, 1])
+    ]
+    examples = examples_of(jsonl(*rows), used)
+    assert examples.groups() == [[0, 2], [1, 3, 4]]
+    assert examples.labels == [0] * 5

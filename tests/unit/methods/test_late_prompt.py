@@ -1,0 +1,57 @@
+"""The late prompt around a split model: what drops out, what is counted, how it starts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from lpt.errors import ConfigError
+from lpt.methods.late_prompt import LatePrompt, sample_embeddings
+from lpt.models.families import FAMILIES
+from lpt.models.generators import build_generator
+from lpt.models.split import SplitModel
+from tests.support.late_prompts import LAYERS, make_text
+from tests.support.tiny import tiny_model
+
+
+@pytest.mark.parametrize("dropout", ["above", "all", "none"])
+def test_dropout_modes(dropout: str) -> None:
+    config = BertConfig(vocab_size=120, num_hidden_layers=2, hidden_size=32, num_attention_heads=4)
+    split = SplitModel(BertForMaskedLM(config), 2)
+    generator = build_generator("npg", hidden_size=32, length=2, bottleneck=4)
+    model = LatePrompt(split, generator, prompt_dropout=0.1, frozen_dropout=dropout)
+    ids, mask = make_text(0, padded=False)
+    for training in (True, False, True):
+        model.train(training)
+        lower = [split.forward_lower(ids, mask) for _ in range(2)]
+        with torch.no_grad():
+            upper = [split.forward_upper(lower[0], mask, None) for _ in range(2)]
+        assert torch.equal(*lower) == (not training or dropout != "all")
+        assert torch.equal(*upper) == (not training or dropout == "none")
+        assert model.prompt_dropout.training == training
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layer", [1, LAYERS])
+def test_parameters_are_those_of_transformers_and_the_generator(family: str, layer: int) -> None:
+    """The copied rows of the label words are no parameters of the model."""
+    backbone = tiny_model(family)
+    masked = FAMILIES[family].kind == "masked"
+    split = SplitModel(backbone, layer, word_ids=[7, 8] if masked else None)
+    generator = build_generator("npg", hidden_size=32, length=3, bottleneck=6)
+    trainable = sum(parameter.numel() for parameter in generator.parameters())
+    assert LatePrompt(split, generator).count_parameters() == {
+        "trainable": trainable,
+        "total": backbone.num_parameters() + trainable,
+    }
+
+
+def test_sample_embeddings() -> None:
+    split = SplitModel(tiny_model("bert"), 2)
+    assert split.lower is not None
+    rows = {tuple(row.tolist()) for row in split.lower.get_input_embeddings().weight}
+    assert all(tuple(row.tolist()) in rows for row in sample_embeddings(split, 4))
+    narrow = SplitModel(tiny_model("electra"), 2)  # embeddings of 16, hidden states of 32
+    with pytest.raises(ConfigError, match="width 16"):
+        sample_embeddings(narrow, 4)

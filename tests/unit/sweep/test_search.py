@@ -1,0 +1,138 @@
+"""A search: sampled settings, pruning, and resuming from the folders of its trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from lpt.runs.job_record import JobRecord, JobState
+from lpt.runs.record import RunRecord
+from lpt.sweep.jobs import JobResult
+from lpt.sweep.plan import Composer
+from lpt.sweep.search import Search
+from lpt.sweep.space import read_space
+from tests.support import runs
+from tests.support.sweeps import FakeSweep, write_metrics
+
+SPACE = (
+    *("prompt=npg,mppg", "prompt.layer=all", "prompt.length=range(2,11,4)"),
+    *("optim.lr=tag(log,interval(1e-4,1e-2))", "prompt.dropout=range(0.0,0.5,0.1)"),
+)
+SMALL = ("prompt.layer=range(2,5)", "optim.lr=interval(1e-4,1e-2)")
+
+
+@pytest.fixture
+def composer(local: list[str]) -> Composer:
+    return Composer(read_space([*local, *SPACE], {}, {}, search=True))
+
+
+def ended(search: Search, name: str, end: float | JobState) -> JobResult:
+    """The job of a trial that has ended with that state, or finished with that dev score."""
+    finished = isinstance(end, float)
+    state = JobState.FINISHED if isinstance(end, float) else end
+    job = JobRecord(name=name, settings=search.open[name], overrides=[], state=state)
+    return job, RunRecord.model_validate(runs.metrics(dev=end)) if finished else None
+
+
+def test_settings_are_sampled_from_the_space(composer: Composer) -> None:
+    search, same = (Search(composer, [], prune=True) for _ in range(2))
+    names = [search.ask() for _ in range(20)]
+    assert names == [f"trial-{i:03d}" for i in range(20)] == [same.ask() for _ in range(20)]
+    assert search.open == same.open
+    sampled = list(search.open.values())
+    assert {s["prompt"] for s in sampled} == {"npg", "mppg"}
+    assert {s["prompt.layer"] for s in sampled} == {"2", "3", "4"}
+    assert {s["prompt.length"] for s in sampled} == {"2", "6", "10"}
+    assert {s["prompt.dropout"] for s in sampled} <= {"0", "0.1", "0.2", "0.3", "0.4"}
+    rates = [float(s["optim.lr"]) for s in sampled]
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
+    assert 4 < sum(rate < 1e-3 for rate in rates) < 16  # uniform in the logarithm
+    for name, settings in search.open.items():
+        prompt = composer.point(settings, name).config.prompt
+        assert (prompt.kind, str(prompt.layer)) == (settings["prompt"], settings["prompt.layer"])
+
+
+def test_a_search_is_resumed_from_its_jobs(composer: Composer) -> None:
+    search = Search(composer, [], prune=True)
+    names = [search.ask() for _ in range(5)]
+    settings = dict(search.open)
+    ends = [0.875, JobState.INTERRUPTED, JobState.FAILED, JobState.PRUNED, JobState.WAITING]
+    jobs = [ended(search, name, end) for name, end in zip(names, ends, strict=True)]
+    again = Search(composer, jobs, prune=True)
+    assert again.open == {name: settings[name] for name in (names[1], names[4])}
+    states = [TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL, TrialState.PRUNED]
+    assert [trial.state for trial in again.study.trials] == [*states, TrialState.RUNNING]
+    assert again.study.best_value == 0.875
+    assert again.study.trials[0].intermediate_values[9] == pytest.approx(0.875, abs=0.1)
+    assert again.ask() == "trial-005"
+    assert again.open["trial-005"] not in settings.values()
+
+
+@pytest.mark.parametrize("prune", [True, False])
+def test_a_trial_that_is_behind_is_pruned(composer: Composer, prune: bool) -> None:
+    search = Search(composer, [], prune=prune)
+    for turn in range(5):
+        name = search.ask()
+        assert not search.should_prune(name, [0.5, 0.7, 0.9])  # too few to compare with
+        search.tell(*ended(search, name, 0.9 + turn / 100))
+    bad, good = search.ask(), search.ask()
+    assert not search.should_prune(bad, [])
+    assert not search.should_prune(bad, [0.4])  # its first evaluation
+    assert search.should_prune(bad, [0.4, 0.45]) == prune
+    assert not search.should_prune(bad, [0.4, 0.45])  # no new evaluation
+    assert not search.should_prune(good, [0.4, 0.95])
+    search.tell(*ended(search, bad, JobState.PRUNED))
+    assert not search.should_prune(bad, [0.4, 0.45, 0.4])  # it has ended
+
+
+def score(overrides: dict[str, Any]) -> float:
+    return 0.5 + overrides["prompt.layer"] / 10
+
+
+def test_more_trials_extend_a_search(sweep: FakeSweep) -> None:
+    sweep.ending = score
+    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 0
+    assert [len(batch) for batch in sweep.batches] == [1, 1, 1]
+    three = {name: job.settings for name, job in sweep.jobs.items()}
+    assert set(three) == {"trial-000", "trial-001", "trial-002"}
+    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 0
+    assert sweep.batches == []
+    assert sweep(*SMALL, fixed=["sweep.trials=5", "sweep.jobs=2"]) == 0
+    assert [len(batch) for batch in sweep.batches] == [2]
+    five = {name: job.settings for name, job in sweep.jobs.items()}
+    assert {name: five[name] for name in three} == three
+    assert len({tuple(settings.items()) for settings in five.values()}) == 5
+    assert set(sweep.states.values()) == {("finished", 1)}
+
+
+def test_failed_trials_count_and_are_not_repeated(sweep: FakeSweep) -> None:
+    sweep.ending = lambda given: 1 if given["run_dir"].endswith("001") else score(given)
+    for _ in range(2):
+        assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 1
+        states = [sweep.states[f"trial-00{i}"][0] for i in range(3)]
+        assert states == ["finished", "failed", "finished"]
+    assert sweep.batches == []
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_stopped_search_resumes_its_trials(sweep: FakeSweep, finished: bool) -> None:
+    def stop(overrides: dict[str, Any]) -> float:
+        if overrides["run_dir"].endswith("001"):
+            if finished:
+                write_metrics(Path(overrides["run_dir"]), 0.9)
+            raise KeyboardInterrupt
+        return score(overrides)
+
+    sweep.ending = stop
+    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 130
+    settings = {name: job.settings for name, job in sweep.jobs.items()}
+    second = ("finished" if finished else "interrupted", 1)
+    assert sweep.states == {"trial-000": ("finished", 1), "trial-001": second}
+    sweep.ending = score
+    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 0
+    ran = [Path(overrides["run_dir"]).name for [overrides] in sweep.batches]
+    assert ran == (["trial-002"] if finished else ["trial-001", "trial-002"])
+    assert {name: sweep.jobs[name].settings for name in settings} == settings

@@ -1,0 +1,132 @@
+"""The space of a sweep: files of conf/sweep and the command line in Hydra's grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from lpt.config.compose import parse_value
+from lpt.errors import ConfigError
+from lpt.runs.job_record import NumberRange
+from lpt.sweep.space import Space, quote, read_space
+
+
+def space(*arguments: str, search: bool = False, **file: Mapping[str, Any]) -> Space:
+    return read_space(arguments, file.get("fixed", {}), file.get("space", {}), search=search)
+
+
+def test_the_command_line_takes_precedence_over_the_file() -> None:
+    file = {
+        "fixed": {"task": "sst2", "seed": 1, "data.k": 16, "optim.lr": 1e-4, "cache.mode": "off"},
+        "space": {"seed": [1, 2], "prompt": ["npg", "static"], "prompt.layer": "all"},
+    }
+    found = space("prompt=mppg", "data.k=8,32", "optim.lr=0.5", "loss=vocabulary", **file)
+    shared = {"task=sst2", "optim.lr=0.5", "cache.mode=off", "prompt=mppg", "loss=vocabulary"}
+    assert set(found.fixed) == shared
+    assert found.axes == {"seed": ("1", "2"), "data.k": ("8", "32"), "prompt.layer": ("all",)}
+    assert found.ranges == {}
+
+
+def test_values_of_a_file_keep_their_types() -> None:
+    fixed = {"data.k": None, "data.extra": True, "task.labels": ["0", "1"], "optim.lr": 1e-4}
+    found = space("seed=1,2", fixed=fixed)
+    pairs = (text.partition("=") for text in found.fixed)
+    assert {key: parse_value(text) for key, _, text in pairs} == fixed
+    lists = {
+        "data.extra": [True, False],
+        "task.label_words": [["0", "1"], ["2"]],
+        "data.k": [None, 1],
+    }
+    texts = {"prompt": "npg,mppg", "seed": "range(1,6,2)", "prompt.layer": "all"}
+    axes = space(space={**lists, **texts}).axes
+    assert {key: list(map(parse_value, values)) for key, values in axes.items()} == {
+        **lists,
+        **{"prompt": ["npg", "mppg"], "seed": [1, 3, 5], "prompt.layer": ["all"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("argument", "values"),
+    [
+        ("seed=13,21,13", [13, 21]),
+        ("seed=choice(13)", [13]),
+        ("seed=range(5,2,-1)", [5, 4, 3]),
+        ("task.template='a, b','c=d'", ["a, b", "c=d"]),
+        ('task.template="it\'s",b c', ["it's", "b c"]),
+        ("logger=[csv],[csv,wandb]", [["csv"], ["csv", "wandb"]]),
+        ("prompt.layer=null,3", [None, 3]),
+    ],
+)
+def test_values_of_the_command_line(argument: str, values: list[Any]) -> None:
+    [texts] = space(argument).axes.values()
+    assert list(map(parse_value, texts)) == values
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("optim.lr=interval(1e-4,1e-2)", {"low": 1e-4, "high": 1e-2}),
+        ("optim.lr=tag(log,interval(1e-4,1e-2))", {"low": 1e-4, "high": 1e-2, "log": True}),
+        (
+            "prompt.length=tag(int,log,interval(1,20))",
+            {"low": 1, "high": 20, "step": 1, "log": True},
+        ),
+        ("prompt.length=range(20,2,-4)", {"low": 4, "high": 20, "step": 4}),
+    ],
+)
+def test_numbers_to_search(argument: str, expected: dict[str, Any]) -> None:
+    key = argument.partition("=")[0]
+    found = space(argument, "prompt=npg,mppg", search=True)
+    assert found.ranges == {key: NumberRange(**expected)}
+    assert found.ranges[key].is_integer == (key == "prompt.length")
+    assert found.axes == {"prompt": ("npg", "mppg")}
+
+
+def test_keys_of_the_sweep_are_not_passed_to_its_jobs() -> None:
+    own = ("run_dir=a", "resume=auto", "overwrite=true", "dry_run=true", "sweep.jobs=2")
+    assert space(*own, "sweep=grid", "seed=1,2") == Space([], {"seed": ("1", "2")})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "search", "keys"),
+    [
+        ((), False, {"sweep"}),
+        (("seed=3", "run_dir=a", "sweep.jobs=3"), False, {"sweep"}),
+        (
+            ("run_dir=a,b", "sweep.jobs=1,2", "sweep=layers,seeds", "seed=1,2"),
+            False,
+            {"run_dir", "sweep.jobs", "sweep"},
+        ),
+        (
+            ("data.seed=range(5,5)", "prompt.layer=all,2", "optim.lr=interval(1,2)"),
+            False,
+            {"data.seed", "prompt.layer", "optim.lr"},
+        ),
+        (
+            ("optim.lr=interval(2,1)", "optim.weight_decay=tag(log,interval(0,1))"),
+            True,
+            {"optim.lr", "optim.weight_decay"},
+        ),
+        (("seed=1,2", "data.seed=3,4"), True, {"seed", "data.seed"}),
+        (("seed=[1", "optim.lr=(2"), False, {"seed=[1", "optim.lr=(2"}),
+    ],
+)
+def test_all_faults_are_reported_at_once(
+    arguments: tuple[str, ...], search: bool, keys: set[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        space(*arguments, search=search)
+    assert {problem.where for problem in caught.value.problems} == keys
+    assert len(caught.value.problems) == len(keys)
+
+
+TEXTS = ["it's", '"q"', "back\\", "\\'", "a,b=c", "${x}", "{a:b}", "[1]", " a ", ""]
+TEXTS += ["~/x", "a/b-1.0+c", "tab\tbed", "%(x)s!", "runs/007/jobs", "ein Bär/x"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_quoted_text_is_parsed_to_itself(text: str) -> None:
+    assert parse_value(quote(text)) == text
+    assert parse_value(f"[{quote(text)},b]") == [text, "b"]

@@ -1,0 +1,51 @@
+"""Which process starts the ranks; tests/integration/test_ranks.py starts them."""
+
+from __future__ import annotations
+
+import pytest
+
+from lpt.config.schema import StrategyConfig
+from lpt.errors import ConfigError
+from lpt.training.launcher import needs_launch
+
+TORCHRUN = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "4"}
+SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"}
+
+
+@pytest.fixture(autouse=True)
+def no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*TORCHRUN, *SRUN):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "nodes", "expected"),
+    [
+        ({}, 1, 1, False),
+        ({}, 4, 1, True),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, 4, 1, True),
+        (TORCHRUN, 4, 1, False),
+        (TORCHRUN, 2, 2, False),
+        (SRUN, 2, 2, False),
+        ({}, 2, 2, "strategy.num_nodes"),
+        (TORCHRUN, 2, 1, "strategy.devices"),
+        (SRUN, 4, 2, "strategy.num_nodes"),
+    ],
+)
+def test_who_starts_the_ranks(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    devices: int,
+    nodes: int,
+    expected: bool | str,
+) -> None:
+    """A plain command starts its own; a different number of ranks than configured is refused."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    strategy = StrategyConfig("ddp", "cpu", devices, nodes)
+    if isinstance(expected, bool):
+        assert needs_launch(strategy) == expected
+        return
+    with pytest.raises(ConfigError) as caught:
+        needs_launch(strategy)
+    assert [problem.where for problem in caught.value.problems] == [expected]

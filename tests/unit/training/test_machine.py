@@ -1,0 +1,65 @@
+"""What depends on the machine: GPUs, bf16, attention."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lpt.errors import ConfigError
+from lpt.models.backbone import attention_implementation, checkpoint_source, find_backbone
+from lpt.models.families import FAMILIES
+from lpt.training.machine import check_machine, default_attention
+from tests.support.configs import configured
+from tests.support.tiny import SIZES, tiny_model
+
+
+def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    check_machine(configured("strategy.accelerator=gpu"))
+    with pytest.raises(ConfigError, match="up to 1 GPUs"):
+        check_machine(configured("strategy.accelerator=gpu", "strategy=ddp", "strategy.devices=2"))
+
+
+@pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
+def test_slow_bf16_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capability: str,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    check_machine(configured("strategy.accelerator=cpu"))
+    assert not caplog.text
+    check_machine(configured("strategy.accelerator=cpu", "model.dtype=bfloat16"))
+    assert ("no bf16 arithmetic" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("family", SIZES)
+def test_attention_default_is_that_of_transformers(family: str) -> None:
+    """Where the configuration leaves it open."""
+    model = tiny_model(family)
+    assert FAMILIES[family].attention == attention_implementation(model.config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "on_cpu"),
+    [
+        ((), "sdpa"),
+        (("trainer.precision=bf16-mixed",), "eager"),
+        (("model.dtype=bfloat16", "data.max_length=257"), "sdpa"),
+    ],
+)
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_attention_is_the_fastest_on_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoints: dict[str, Path],
+    settings: tuple[str, ...],
+    on_cpu: str,
+    gpus: int,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    config = configured("model=local", f"model.path={checkpoints['causal']}", *settings)
+    backbone = find_backbone(**checkpoint_source(config.model))
+    assert default_attention(config, backbone) == ("sdpa" if gpus else on_cpu)

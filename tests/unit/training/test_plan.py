@@ -1,0 +1,135 @@
+"""What a run needs besides weights is checked at once, before weights are loaded."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, T5Config
+
+from lpt.config.schema import Config
+from lpt.errors import ConfigError
+from lpt.models.backbone import checkpoint_source, find_backbone, load_model
+from lpt.models.families import FAMILIES
+from lpt.training.plan import prepare
+from tests.support.configs import configured
+from tests.support.tiny import SIZES
+from tests.support.tokenizers import wordpiece
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BERT of 4 layers and 96 positions, without weights: none are needed to check."""
+    folder = tmp_path_factory.mktemp("bert")
+    tokenizer = wordpiece()
+    tokenizer.save_pretrained(folder)
+    BertConfig(**SIZES["bert"], vocab_size=len(tokenizer)).save_pretrained(folder)
+    return folder
+
+
+def local(folder: Path, *overrides: str) -> Config:
+    path = [f"model.path={folder}", "data.max_length=64"]
+    return configured("model=local", *path, *overrides)
+
+
+def refused(config: Config) -> dict[str, str]:
+    """The message for each key."""
+    with pytest.raises(ConfigError) as caught:
+        prepare(config)
+    found = caught.value.problems
+    assert len({problem.where for problem in found}) == len(found)
+    return {problem.where: str(problem) for problem in found}
+
+
+def test_plan_of_a_valid_run(bert: Path) -> None:
+    plan = prepare(local(bert))
+    vocabulary = plan.backbone.tokenizer.get_vocab()
+    assert plan.word_ids == [vocabulary["terrible"], vocabulary["great"]]
+    assert plan.config.prompt.layer == 3
+    assert plan.task.template.kind == "masked"
+    assert all(len(part) > 0 for _, part in plan.splits.items())
+    assert prepare(local(bert, "prompt.layer=4")).config.prompt.layer == 4
+
+
+def test_problems_of_template_words_and_sizes_come_together(bert: Path) -> None:
+    faults = [
+        'task.template="{text} It was ."',
+        "task.label_words=[terrible,wonderful]",
+        "prompt.layer=5",
+        "data.max_length=97",
+        "optim.lr=0",
+    ]
+    said = refused(local(bert, *faults))
+    assert set(said) == {text.partition("=")[0] for text in faults}
+    assert "<mask> 0 times" in said["task.template"]
+    assert "'wonderful' is 'w' + '##o'" in said["task.label_words"]
+    assert "1 to 4" in said["prompt.layer"]
+    assert "1 to 96" in said["data.max_length"]
+
+
+def test_problems_of_files_and_lengths_come_together(bert: Path, tmp_path: Path) -> None:
+    for split in ("dev", "test"):
+        (tmp_path / f"{split}.tsv").write_text("negative\tbad\npositive\tgood\n")
+    faults = [f"data.path={tmp_path}", "data.max_length=6", "prompt.layer=5", "strategy.devices=2"]
+    said = refused(local(bert, *faults))
+    assert set(said) == {text.partition("=")[0] for text in faults}
+    assert "no train split" in said["data.path"]
+    assert "template alone takes 6" in said["data.max_length"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "said"),
+    [
+        (["data=kshot", "data.k=100000"], "data.k", "100000 training examples of"),
+        (["task.template='It was <mask>'"], "task.template", "uses no column"),
+        (
+            ["trainer=epochs", "trainer.eval_every_epochs=null", "trainer.eval_every_steps=100000"],
+            "trainer.eval_every_steps",
+            "training ends after",
+        ),
+        (["model.layers=12"], "model.layers", "4, the depth"),
+        (["cache.layers=[3,5]"], "cache.layers", "2 to 4"),
+    ],
+)
+def test_problem_that_needs_the_model_or_the_data(
+    bert: Path, overrides: list[str], key: str, said: str
+) -> None:
+    problems = refused(local(bert, *overrides))
+    assert list(problems) == [key]
+    assert said in problems[key]
+
+
+def test_flash_attention_is_for_masked_models(bert: Path, checkpoints: dict[str, Path]) -> None:
+    """The label parts of a row need a mask that it does not support."""
+    flash = "model.attention=flash_attention_2"
+    problems = refused(local(checkpoints["causal"], flash))
+    assert list(problems) == ["model.attention"]
+    assert "sdpa or eager" in problems["model.attention"]
+    assert prepare(local(checkpoints["causal"], "model.attention=eager"))
+    assert prepare(local(bert, flash))
+
+
+def test_unsupported_family_is_named_with_the_supported_ones(tmp_path: Path) -> None:
+    T5Config().save_pretrained(tmp_path)
+    said = refused(local(tmp_path))["model.path"]
+    assert "'t5'" in said
+    assert all(family in said for family in FAMILIES)
+
+
+def test_folder_without_a_model(tmp_path: Path) -> None:
+    said = refused(local(tmp_path, "data.path=no/such/folder"))
+    assert set(said) == {"model.path", "data.path"}
+    assert "a folder that transformers can load" in said["model.path"]
+
+
+def test_model_without_its_language_model_head_is_refused(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
+    BertModel(BertConfig.from_pretrained(bert)).save_pretrained(tmp_path)
+    backbone = find_backbone(**checkpoint_source(local(tmp_path).model))
+    with pytest.raises(ConfigError, match="language-model head") as caught:
+        load_model(backbone, dtype=torch.float32)
+    [problem] = caught.value.problems
+    assert problem.where == "model.path"
+    assert "cls.predictions" in problem.given

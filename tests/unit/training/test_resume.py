@@ -1,0 +1,81 @@
+"""Which run is resumed: its settings and data are compared, damaged files are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from lpt.config.resolve import to_dict
+from lpt.config.schema import Config
+from lpt.errors import ConfigError
+from lpt.training.resume import find_finished_run, find_resume_point
+from tests.support import runs
+from tests.support.configs import resolved
+
+Find = Callable[[Config, str], Any]
+STATES = [("finished", find_finished_run), ("interrupted", find_resume_point)]
+SHA = "0" * 64
+SPLIT = {"format": 1, "task": "reviews", "kind": "masked", "template": "{text} <mask>"}
+SPLIT |= {"sha256": SHA, "sets": {}}
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """Folder of a finished run."""
+    config = to_dict(resolved(f"run_dir={tmp_path}"))
+    content = runs.metrics() | {"config": config, "split": runs.metrics()["split"]}
+    content["split"]["sha256"] = SHA
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    """Folder of a run that was stopped; its checkpoint is read last."""
+    config = to_dict(resolved(f"run_dir={tmp_path}"))
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+    (tmp_path / "split.json").write_text(json.dumps(SPLIT))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"not read")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("kind", "find"), STATES)
+@pytest.mark.parametrize("sha", [SHA, "1" * 64])
+def test_other_settings_and_examples_are_refused_at_once(
+    request: pytest.FixtureRequest, kind: str, find: Find, sha: str
+) -> None:
+    run_dir = request.getfixturevalue(kind)
+    other = ("optim.lr=0.5", "seed=99", "prompt.layer=2", "task.label_words=[good,bad]")
+    keys = {text.partition("=")[0] for text in other} | ({"resume"} if sha != SHA else set())
+    with pytest.raises(ConfigError) as caught:
+        find(resolved(f"run_dir={run_dir}", "resume=auto", *other), sha)
+    assert {problem.where for problem in caught.value.problems} == keys
+    assert all("the run was started" in problem.given for problem in caught.value.problems)
+
+
+FREE = ("logger=csv", "cache=off", "data.num_workers=2", "data.root=elsewhere")
+
+
+def test_a_finished_run_is_found_again(finished: Path) -> None:
+    """Also by its folder, and with settings that do not change its result."""
+    for resume in ("resume=auto", f"resume={finished}"):
+        record = find_finished_run(resolved(f"run_dir={finished}", resume, *FREE), SHA)
+        assert record is not None
+        assert record.dev == runs.metrics()["dev"]
+    assert find_finished_run(resolved(f"run_dir={finished}"), SHA) is None
+
+
+def test_settings_that_do_not_change_the_result_may_differ(interrupted: Path) -> None:
+    with pytest.raises(ConfigError, match="no readable checkpoint"):  # all else was accepted
+        find_resume_point(resolved(f"run_dir={interrupted}", "resume=auto", *FREE), SHA)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("interrupted before its first checkpoint")
+    assert find_resume_point(resolved(f"run_dir={tmp_path}", "resume=auto"), SHA) is None
