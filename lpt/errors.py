@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # Exit codes of every command.
-SUCCESS = 0
 FAILURE = 1  # the run, a job of a sweep or the checked data failed
 USAGE_ERROR = 2  # a ConfigError
 PREEMPTED = 75  # stopped by SIGTERM or SIGUSR1 with its state saved; rerun to resume (EX_TEMPFAIL)

@@ -16,8 +16,7 @@ from torch.optim import Optimizer
 from lpt.config.schema import OptimConfig
 from lpt.data.eval_output import EvalOutput
 from lpt.errors import RunError
-from lpt.methods import METHODS
-from lpt.methods.late_prompt import LatePrompt
+from lpt.methods.late_prompt import LatePrompt, build_late_prompt
 from lpt.models.backbone import load_model
 from lpt.models.inputs import Batch
 from lpt.models.scoring import LabelScorer
@@ -181,7 +180,7 @@ def build_model(plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:
     dtype = getattr(torch, config.model.dtype)
     backbone = load_model(plan.backbone, dtype=dtype, attention=config.model.attention)
     identity = identify_backbone(config.model, backbone)
-    model = METHODS["late_prompt"](config, backbone, plan.word_ids)
+    model = build_late_prompt(config, backbone, plan.word_ids)
     return model, identity
 
 
