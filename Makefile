@@ -51,7 +51,7 @@ test-lowest: ## the fast tests with the lowest versions that pyproject.toml allo
 	$(PYTHON) -m tests.support.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt \
 		--editable '.[all,bench,test]'
-	$(LOWEST)/bin/pytest -n 2 -m 'not slow'
+	$(LOWEST)/bin/pytest -W default -n 2 -m 'not slow'
 
 bench-start: $(VENV)/installed ## time until a refused value, a dry run and a two-step run have ended
 	$(BIN)/python -m bench.start

@@ -63,15 +63,7 @@ def measure_growth(
         steps["LPT, uncached", tokens] = _step(late[middle], tokens, cached=False)
         steps["prompt at the input", tokens] = _step(at_input, tokens, cached=False)
         steps["LoRA, r = 8", tokens] = _lora_step(lora, device, tokens)
-    seen: dict[tuple[str, Any], list[float]] = {key: [] for key in steps}
-    for _ in track(range(_REPEATS), "growth"):
-        for key, step in steps.items():
-            synchronize(device)
-            started = time.perf_counter()
-            step()
-            synchronize(device)
-            seen[key].append(time.perf_counter() - started)
-    points = [(*key, statistics.median(times)) for key, times in seen.items()]
+    points = [(*key, seconds) for key, seconds in _time_in_turns(steps, device).items()]
     return {
         "rows": _ROWS,
         "tokens": _TOKENS,
@@ -80,6 +72,21 @@ def measure_growth(
             {"method": what, "tokens": x, "seconds": s} for what, x, s in points if what != "layer"
         ],
     }
+
+
+def _time_in_turns(
+    steps: dict[tuple[str, Any], Callable[[], None]], device: str
+) -> dict[tuple[str, Any], float]:
+    """Median seconds of each step."""
+    seen: dict[tuple[str, Any], list[float]] = {key: [] for key in steps}
+    for _ in track(range(_REPEATS), "growth"):
+        for key, step in steps.items():
+            synchronize(device)
+            started = time.perf_counter()
+            step()
+            synchronize(device)
+            seen[key].append(time.perf_counter() - started)
+    return {key: statistics.median(times) for key, times in seen.items()}
 
 
 def _late(model: PreTrainedModel, layer: int, kind: str, length: int) -> LatePrompt:

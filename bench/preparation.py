@@ -27,7 +27,9 @@ def main() -> None:
     [config] = compose_grid(sys.argv[1:])
     backbone = find_backbone(**checkpoint_source(config.model))
     task = build_task(config, backbone.family.kind)
-    encoder = Encoder(backbone.tokenizer, task.template, task.label_words, config.data.max_length)
+    encoder = Encoder(
+        backbone.tokenizer, task.template, config.task.label_words, config.data.max_length
+    )
     table = Table(title=" ".join(sys.argv[1:]))
     for name in ("", "wall time", "CPU time", "peak memory"):
         table.add_column(name, justify="right" if name else "left")
@@ -38,7 +40,7 @@ def main() -> None:
         table.add_row(title, f"{wall:.2f} s", f"{cpu:.2f} s", f"{peak:,.0f} MiB")
 
     started = time.perf_counter(), time.process_time()
-    train = read_splits(config, task).train
+    train = read_splits(config, task).sets["train"]
     add_row(f"read {len(train):,} rows", *started)
     started = time.perf_counter(), time.process_time()
     tokens = tokenize(encoder, train.columns)

@@ -24,7 +24,7 @@ from lpt.caching.fill import cache_hidden_states
 from lpt.config.compose import compose_grid
 from lpt.config.schema import Config
 from lpt.data.batching import TrainBatchSampler
-from lpt.data.datamodule import TaskDataModule, build_datamodule
+from lpt.data.datamodule import TaskDataModule
 from lpt.models.backbone import load_model
 from lpt.models.inputs import Batch
 from lpt.training.callbacks.throughput import peak_memory_mib, reset_peak_memory
@@ -171,7 +171,7 @@ def _late_prompt(
 ) -> tuple[LightningModule, TaskDataModule, Trainer, float]:
     model, identity = build_model(plan)
     data, module = _build_data(config, plan), build_module(plan, model)
-    trainer = build_trainer(config, Path(os.environ["LPT_CACHE"]), plan.backbone, model)
+    trainer = build_trainer(config, Path(os.environ["LPT_CACHE"]), model)
     started = time.perf_counter()
     cache_hidden_states(config, trainer, model.split, data, identity.fingerprint)
     return module, data, trainer, time.perf_counter() - started
@@ -204,7 +204,7 @@ def _baseline(
 
 
 def _build_data(config: Config, plan: Plan) -> TaskDataModule:
-    return build_datamodule(plan.config, plan.splits, plan.encoder, plan.word_ids)
+    return TaskDataModule(plan.config, plan.splits, plan.encoder, plan.word_ids)
 
 
 def _flop(spec: dict[str, Any], shape: Shape, rows: int, tokens: int) -> float:
@@ -216,7 +216,9 @@ def _work_per_example(spec: dict[str, Any], shape: Shape, data: TaskDataModule) 
     """Mean FLOP per training example and padding share, over one pass of the data."""
     lengths = data.packed["train"].row_lengths().tolist()
     bucketed = lengths if spec["bucketing"] else None
-    sampler = TrainBatchSampler(len(lengths), data.batch_size, data.seed, lengths=bucketed)
+    sampler = TrainBatchSampler(
+        len(lengths), data.config.data.batch_size, data.config.seed, lengths=bucketed
+    )
     widest = [(len(batch), max(lengths[i] for i in batch)) for batch in sampler]
     padded_tokens = sum(rows * tokens for rows, tokens in widest)
     return {

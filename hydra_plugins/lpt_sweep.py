@@ -34,7 +34,8 @@ class LptSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep and exit with its status."""
-        from lpt.cli.main import run_swept
+        from lpt.cli.main import configure_logging
+        from lpt.sweep.main import run_sweep
 
         launched = 0
 
@@ -43,7 +44,8 @@ class LptSweeper(Sweeper):
             self.launcher.launch(batch, initial_job_idx=launched)
             launched += len(batch)
 
-        run_swept(self.composed, arguments, launch)
+        configure_logging()
+        raise SystemExit(run_sweep(self.composed, arguments, launch))
 
 
 class LptPool(Launcher):
@@ -59,7 +61,7 @@ class LptPool(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run these jobs; their results are in their folders, nothing is returned."""
-        from lpt.config.compose import parse_value
+        from lpt.config.command_line import parse_value
         from lpt.sweep.pool import run_pool
 
         texts = [text for overrides in job_overrides for text in overrides]

@@ -49,13 +49,20 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """All problems with the configuration or the data, in one message."""
+    """All problems with the configuration, the data or the files of a run, in one message."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
-        count = len(self.problems)
-        head = f"Found {count} configuration problem{'s' if count > 1 else ''}"
-        super().__init__(f"{head}; the run was not started.\n{self.listing}")
+        super().__init__(f"Found {self._count('problem')}:\n{self.listing}")
+
+    @property
+    def not_started(self) -> str:
+        """The message of a run that was refused because of the problems."""
+        count = self._count("configuration problem")
+        return f"Found {count}; the run was not started.\n{self.listing}"
+
+    def _count(self, noun: str) -> str:
+        return f"{len(self.problems)} {noun}{'s' if len(self.problems) > 1 else ''}"
 
     @property
     def listing(self) -> str:

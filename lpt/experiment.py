@@ -9,37 +9,29 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from lightning import Trainer, seed_everything
+from lightning import seed_everything
 from rich.console import Console
 
 from lpt.caching.fill import cache_hidden_states
+from lpt.config.resolve import to_dict
 from lpt.config.schema import Config
-from lpt.data.datamodule import TaskDataModule, build_datamodule
+from lpt.data.datamodule import TaskDataModule
 from lpt.methods.late_prompt import LatePrompt
 from lpt.runs.adapter import BackboneIdentity
-from lpt.runs.environment import current_environment
-from lpt.runs.log_file import log_to
-from lpt.runs.record import RunRecord
+from lpt.runs.environment import Environment, current_environment
+from lpt.runs.record import ParameterCounts, RunRecord, Selection
 from lpt.runs.results_table import print_results
-from lpt.runs.run_dir import (
-    SAVING_SECONDS,
-    create_run_dir,
-    explain_os_errors,
-    lock_run_dir,
-)
-from lpt.tracking.loggers import finished_loggers
-from lpt.training.callbacks import find_callback
+from lpt.runs.run_dir import SAVING_SECONDS, create_run_dir, explain_os_errors, lock_run_dir, log_to
+from lpt.tracking.wandb import finished_run
+from lpt.training import results
+from lpt.training.callbacks.dev_history import DevHistory
 from lpt.training.callbacks.preemption import Preemption
 from lpt.training.callbacks.throughput import ThroughputMonitor
-from lpt.training.checkpoints import ResumePoint
+from lpt.training.checkpoints import ResumePoint, find_earlier_run
 from lpt.training.launcher import launch_run, needs_launch
-from lpt.training.machine import check_machine
 from lpt.training.module import build_model, build_module
-from lpt.training.outputs import save_config, save_outputs
-from lpt.training.plan import Plan, dry_run, prepare
-from lpt.training.results import Outcome, build_record, score_best, score_zero_shot
-from lpt.training.resume import find_finished_run, find_resume_point
-from lpt.training.trainer import build_trainer
+from lpt.training.plan import Plan, check_devices, dry_run, prepare
+from lpt.training.trainer import build_trainer, find_callback
 
 logger = logging.getLogger(__name__)
 
@@ -62,37 +54,30 @@ def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
         dry_run(config)
         return None
     started, environment = time.perf_counter(), current_environment(config.strategy.accelerator)
-    check_machine(config)
+    check_devices(config.strategy)
     plan = prepare(config)
-    config, sha256 = plan.config, plan.split_description["sha256"]
-    launching = needs_launch(config.strategy)
+    config, launching = plan.config, needs_launch(config.strategy)
     with explain_os_errors(None), ExitStack() as stack:
         if config.run_dir is not None and Path(config.run_dir).is_dir() and not launching:
             patience = SAVING_SECONDS if config.resume is not None else 0.0
             stack.enter_context(lock_run_dir(Path(config.run_dir), patience))
-        finished = find_finished_run(config, sha256)
-        if finished is not None:
-            print_results(finished, Console())
-            return finished
-        resume_point = find_resume_point(config, sha256)
+        earlier = find_earlier_run(config, plan.split_description.sha256)
+        if isinstance(earlier, RunRecord):
+            print_results(earlier, Console())
+            return earlier
         if launching:
             return launch_run(config, command)
         seed_everything(config.seed, workers=True, verbose=False)
+        if earlier is not None:
+            logger.info("Resuming from %s at step %d.", *earlier)
         model, identity = build_model(plan)  # may be refused: before anything is written
-        run_dir = create_run_dir(config, resuming=resume_point is not None)
+        run_dir = create_run_dir(config, resuming=earlier is not None)
         plan = replace(plan, config=replace(config, run_dir=str(run_dir)))
         for context in (lock_run_dir, explain_os_errors, log_to):
             stack.enter_context(context(run_dir))
-        stack.enter_context(finished_loggers(config.logger))
-        save_config(plan.config, plan.split_description, run_dir)
-        outcome, trainer, data = _train(plan, model, identity, resume_point, started)
-        record = build_record(
-            plan, outcome, trainer, data, environment=environment, command=command
-        )
-        if trainer.is_global_zero:
-            save_outputs(plan, outcome, record, model, trainer.loggers)
-            print_results(record, Console())
-        return record
+        stack.enter_context(finished_run(config.logger.wandb))
+        results.save_config(plan, run_dir)
+        return _train(plan, model, identity, earlier, started, environment, command)
 
 
 def _train(
@@ -101,25 +86,46 @@ def _train(
     backbone: BackboneIdentity,
     resume_point: ResumePoint | None,
     started: float,
-) -> tuple[Outcome, Trainer, TaskDataModule]:
-    """Precompute hidden states, score without a prompt, fit, score with the best checkpoint."""
-    config, parameters = plan.config, model.count_parameters()
-    assert config.run_dir is not None
-    data = build_datamodule(config, plan.splits, plan.encoder, plan.word_ids)
+    environment: Environment,
+    command: Sequence[str],
+) -> RunRecord:
+    """Precompute hidden states, score without a prompt, fit, score the best checkpoint, save."""
+    config, run_dir = plan.config, Path(str(plan.config.run_dir))
+    parameters = ParameterCounts(**model.count_parameters())
+    data = TaskDataModule(config, plan.splits, plan.encoder, plan.word_ids)
     module = build_module(plan, model)
-    step = resume_point.step if resume_point is not None else None
-    trainer = build_trainer(config, Path(config.run_dir), plan.backbone, model, step)
-    monitor = find_callback(trainer, ThroughputMonitor)
+    checkpoint, step = resume_point or (None, None)
+    trainer = build_trainer(config, run_dir, model, step)
+    history, monitor = find_callback(trainer, DevHistory), find_callback(trainer, ThroughputMonitor)
     monitor.run_started = started
     with find_callback(trainer, Preemption).watch():
         caching_started = time.perf_counter()
         cache = cache_hidden_states(config, trainer, model.split, data, backbone.fingerprint)
-        monitor.cache_seconds = time.perf_counter() - caching_started
-        zero_shot = score_zero_shot(plan, trainer, module, data)
-        checkpoint = resume_point.checkpoint if resume_point is not None else None
-        if checkpoint is not None:
-            logger.info("Resuming from %s at step %d.", checkpoint, step)
+        monitor.totals["cache_seconds"] = time.perf_counter() - caching_started
+        zero_shot = results.score_zero_shot(trainer, module, data)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        scores, outputs = score_best(plan, trainer, module, data)
-    outcome = Outcome(backbone, parameters, cache, zero_shot, scores, outputs)
-    return outcome, trainer, data
+        scores, outputs = results.score_best(trainer, module, data)
+    best, metric = history.best(), plan.task.metrics[0]
+    record = RunRecord(
+        run_dir=str(run_dir),
+        command=list(command),
+        config=to_dict(config),
+        backbone=results.describe_backbone(plan, backbone),
+        split=results.describe_sets(plan, data),
+        metrics=plan.task.metrics,
+        selection=Selection(metric=metric, step=int(best["step"]), value=best[metric]),
+        dev={name: best[name] for name in plan.task.metrics},
+        test=scores["test"],
+        extra={name: scores[name] for name in plan.splits.test_sets if name != "test"},
+        majority={name: module.evaluator.majority(name) for name in zero_shot},
+        zero_shot=zero_shot,
+        dev_history=history.history,
+        parameters=parameters,
+        cost=monitor.cost(trainer.global_step),
+        cache=cache,
+        environment=environment,
+    )
+    if trainer.is_global_zero:
+        results.save_outputs(plan, model, backbone, record, outputs, trainer.loggers)
+        print_results(record, Console())
+    return record

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import xxhash
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from lpt.errors import Problems, config_error
+from lpt.errors import ConfigError, Problems, config_error
 
 _CHUNK_BYTES = 1 << 24
+_MAX_BYTES = 1 << 26  # of a record: some grow with the dev evaluations
 
 
 class JsonModel(BaseModel):
@@ -42,11 +42,11 @@ def read_json_model(path: Path, model: type[_M], max_bytes: int = 1 << 20) -> _M
             no JSON in UTF-8, or not what the model describes: every fault is named by its key.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
+        size = path.stat().st_size
+        if not path.is_file():
             raise config_error(str(path), "not a regular file", "a JSON file")
-        if status.st_size > max_bytes:
-            raise config_error(str(path), f"{status.st_size:,} bytes", f"at most {max_bytes:,}")
+        if size > max_bytes:
+            raise config_error(str(path), f"{size:,} bytes", f"at most {max_bytes:,}")
         content = path.read_bytes()
     except OSError as error:
         raise config_error(str(path), f"cannot be read: {error.strerror or error}") from error
@@ -58,8 +58,26 @@ def read_json_model(path: Path, model: type[_M], max_bytes: int = 1 << 20) -> _M
             for fault in error.errors(include_url=False):
                 key = ".".join(map(str, fault["loc"]))
                 faults.add(f"{path}: {key}" if key else str(path), fault["msg"])
-        problems.raise_if_any()
-        raise
+        raise ConfigError(problems.found) from None
+
+
+class JsonFile(JsonModel):
+    """A record that is one JSON file in a folder."""
+
+    file_name: ClassVar[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the file in a folder; a `ConfigError` names all of its faults."""
+        return read_json_model(folder / cls.file_name, cls, _MAX_BYTES)
+
+    def write(self, folder: Path) -> None:
+        """Write the file into an existing folder.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        write_atomically(folder / self.file_name, self.model_dump_json(indent=2) + "\n")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -81,12 +99,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk does not say which file it was
         raise
-    with suppress(OSError):  # so that the new name survives a power cut, too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def checksum(file: Path, size: int) -> str:

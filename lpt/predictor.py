@@ -18,9 +18,9 @@ from lpt.data.verbalizer import label_word_ids
 from lpt.errors import config_error
 from lpt.models.backbone import checkpoint_source, find_backbone
 from lpt.models.scoring import LabelScorer
-from lpt.runs.adapter import load_adapter, read_description
+from lpt.runs.adapter import AdapterDescription, load_adapter
 from lpt.training.evaluation import decide
-from lpt.training.metrics import PredictionStore
+from lpt.training.metrics import Predictions, gather_predictions
 
 
 class Prediction(NamedTuple):
@@ -48,11 +48,11 @@ class Predictor:
     """
 
     def __init__(self, folder: Path | str, device: str = "cpu") -> None:
-        description = read_description(Path(folder))
+        description = AdapterDescription.read(Path(folder))
         task = description.task
         tokenizer = find_backbone(**checkpoint_source(description.backbone)).tokenizer
         self.device = torch.device(device)
-        self.labels: list[str] = task.labels
+        self.labels = task.labels
         self.word_ids = label_word_ids(tokenizer, task.label_words)
         template = Template.parse(task.template, task.kind)
         self.encoder = Encoder(tokenizer, template, task.label_words, task.max_length)
@@ -73,33 +73,26 @@ class Predictor:
         """
         if not rows:
             return []
-        packed = tokenize(self.encoder, self._columns(rows))
+        names = self.encoder.template.columns
+        for number, row in enumerate(rows):
+            if missing := [name for name in names if not isinstance(row.get(name), str)]:
+                given, expected = f"no text in {', '.join(missing)}", f"text in {', '.join(names)}"
+                raise config_error(f"rows[{number}]", given, expected)
+        packed = tokenize(self.encoder, {name: [row[name] for row in rows] for name in names})
         unknown = [UNKNOWN] * len(rows)
         collate = Collator(packed, unknown, range(len(rows)), self.word_ids, score_all=True)
-        store = PredictionStore()
+        batches = []
         for examples in eval_batches(packed.row_lengths(), batch_size):
             batch = move_data_to_device(collate(examples), self.device)
             logits = self.model(batch, words_only=self.scorer.words_only)
-            store.update(batch.row_ids, self.scorer(logits, batch))
-        scores = store.gather().scores
+            batches.append(Predictions(batch.row_ids, self.scorer(logits, batch)))
+        scores = gather_predictions(batches).scores
         task_type = "regression" if self.value_range else "classification"
         predicted = decide(task_type, scores, self.value_range)
         return [
             Prediction(
-                format_label(value, self.labels, self.value_range),
+                format_label(value, self.labels),
                 dict(zip(self.labels, row_scores, strict=True)),
             )
             for value, row_scores in zip(predicted.tolist(), scores.tolist(), strict=True)
         ]
-
-    def _columns(self, rows: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
-        names = self.encoder.template.columns
-        for number, row in enumerate(rows):
-            if missing := [name for name in names if name not in row]:
-                columns = ", ".join(names)
-                actual = f"no column {', '.join(missing)}"
-                raise config_error(f"rows[{number}]", actual, f"the template's columns: {columns}")
-            for name in names:
-                if not isinstance(row[name], str):
-                    raise config_error(f"rows[{number}].{name}", repr(row[name]), "text")
-        return {name: [row[name] for row in rows] for name in names}

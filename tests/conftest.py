@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
-from transformers import PreTrainedTokenizerFast
+from lightning import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 
-from lpt.config.schema import Config, register, typed
-from lpt.training.module import LatePromptModule
-from tests.support.tiny import tiny_model
+from lpt.config.schema import Config
+from tests.support import plugin
+from tests.support.configs import configured
+from tests.support.tiny import save_tiny
 from tests.support.tokenizers import causal, wordpiece
 
 # The models are tiny and the tests run in parallel: more threads would only wait for each other.
@@ -35,17 +36,8 @@ settings.register_profile("suite", deadline=None, max_examples=50, derandomize=T
 settings.register_profile("fuzz", deadline=None, max_examples=2000)
 settings.load_profile("suite")
 
-CONF = Path(__file__).parents[1] / "conf"
-Compose = Callable[..., Config]
 MakeConfig = Callable[..., Config]
 BeforeStep = Callable[[int, Callable[[], object]], None]
-
-
-def compose_run(*overrides: str) -> Config:
-    """Compose conf/train.yaml with overrides, as the command line does."""
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return typed(compose("train", overrides=list(overrides)))
 
 
 @pytest.fixture(autouse=True)
@@ -55,25 +47,13 @@ def no_hydra_config() -> Iterator[None]:
     HydraConfig.instance().cfg = None
 
 
-@pytest.fixture
-def composed() -> Compose:
-    """See `compose_run`."""
-    return compose_run
-
-
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders with a tiny masked (BERT) and a tiny causal (Llama) model and their tokenizers."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    _save(folder / "masked", "bert", wordpiece())
-    _save(folder / "causal", "llama", causal())
+    save_tiny(folder / "masked", "bert", wordpiece())
+    save_tiny(folder / "causal", "llama", causal())
     return {kind: folder / kind for kind in ("masked", "causal")}
-
-
-def _save(folder: Path, family: str, tokenizer: PreTrainedTokenizerFast) -> None:
-    ids = {"pad_token_id": tokenizer.pad_token_id}
-    tiny_model(family, vocab_size=len(tokenizer), **ids).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -94,9 +74,9 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def toy_overrides(checkpoints: dict[str, Path], data: Path, model: str) -> list[str]:
-    """A short run on the toy data; `model` is masked or causal."""
-    return [
+def toy_overrides(checkpoints: dict[str, Path], data: Path, model: str, *more: str) -> list[str]:
+    """A short run on the toy data, or as `more` has it; `model` is masked or causal."""
+    toy = [
         "model=local",
         f"model.path={checkpoints[model]}",
         "task=reviews",
@@ -110,6 +90,8 @@ def toy_overrides(checkpoints: dict[str, Path], data: Path, model: str) -> list[
         "trainer.eval_every_steps=2",
         "strategy.accelerator=cpu",
     ]
+    changed = {text.partition("=")[0] for text in more}
+    return [text for text in toy if text.partition("=")[0] not in changed] + [*more]
 
 
 @pytest.fixture
@@ -118,25 +100,31 @@ def toy(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> MakeCon
 
     def make(model: str = "masked", *overrides: str) -> Config:
         where = f"run_dir={tmp_path / 'run'}"
-        return compose_run(*toy_overrides(checkpoints, toy_data, model), where, *overrides)
+        return configured(*toy_overrides(checkpoints, toy_data, model, where, *overrides))
 
     return make
 
 
 @pytest.fixture
-def before_step(monkeypatch: pytest.MonkeyPatch) -> BeforeStep:
+def callbacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callback]]:
+    """Callbacks of every trainer, as a plugin of Lightning adds them: what happens in a run."""
+    monkeypatch.syspath_prepend(plugin.install(tmp_path / "plugin"))
+    yield plugin.CALLBACKS
+    plugin.CALLBACKS.clear()
+
+
+@pytest.fixture
+def before_step(callbacks: list[Callback]) -> BeforeStep:
     """Have something happen in front of an optimizer step, once."""
 
     def plan(step: int, event: Callable[[], object]) -> None:
         events: Iterator[Callable[[], object]] = iter([event])
-        answer = LatePromptModule.on_before_optimizer_step
 
-        def happen(module: LatePromptModule, optimizer: Any) -> None:
-            if module.trainer.global_step == step:
+        def happen(trainer: Any, *_: Any) -> None:
+            if trainer.global_step == step:
                 next(events, lambda: None)()
-            answer(module, optimizer)
 
-        monkeypatch.setattr(LatePromptModule, "on_before_optimizer_step", happen)
+        callbacks.append(LambdaCallback(on_before_optimizer_step=happen))
 
     return plan
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor
 
 from lpt.files import JsonModel, checksum, read_json_model
@@ -19,8 +19,6 @@ from lpt.files import JsonModel, checksum, read_json_model
 FORMAT: Final = 3
 HIDDEN_FILE = "hidden.bin"
 DESCRIPTION_FILE = "entry.json"
-
-_Size = Annotated[int, Field(ge=1, lt=1 << 40)]
 
 
 class SetLayer(NamedTuple):
@@ -46,9 +44,9 @@ class CacheKey(JsonModel):
     """
 
     fingerprint: str
-    layer: _Size
+    layer: PositiveInt
     tokens: str
-    shape: tuple[_Size, _Size]
+    shape: tuple[PositiveInt, PositiveInt]
     dtype: Literal["float32", "bfloat16", "float16"]
     precision: str
     attention: str
@@ -64,8 +62,7 @@ class CacheKey(JsonModel):
     @property
     def torch_dtype(self) -> torch.dtype:
         """`dtype` as a torch type."""
-        dtype: torch.dtype = getattr(torch, self.dtype)
-        return dtype
+        return getattr(torch, self.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -90,19 +87,11 @@ class CacheDescription(JsonModel):
 
     @classmethod
     def read(cls, path: Path) -> CacheDescription:
-        """The description of the entry in a folder.
-
-        Raises:
-            ConfigError: It cannot be read, or is not one; every fault is named.
-        """
+        """The description of the entry in a folder; a `ConfigError` names all of its faults."""
         return read_json_model(path / DESCRIPTION_FILE, cls)
 
     def find_damage(self, path: Path, *, verify_checksum: bool = True) -> str | None:
-        """What is wrong with the hidden states in a folder; None if they match the description.
-
-        Raises:
-            OSError: They cannot be read.
-        """
+        """What is wrong with the hidden states in a folder; None if they match the description."""
         if stored_bytes(path) != self.key.nbytes:
             return "its size is wrong"
         if verify_checksum and self.checksum != checksum(path / HIDDEN_FILE, self.key.nbytes):
@@ -113,10 +102,7 @@ class CacheDescription(JsonModel):
 def map_hidden_states(path: Path, key: CacheKey, *, writable: bool = False) -> Tensor:
     """The hidden states in a folder as a memory-mapped tensor, (n, D).
 
-    Args:
-        path: The folder.
-        key: Gives shape and type.
-        writable: Whether changes of the tensor go to the file.
+    With `writable`, changes of the tensor go to the file; else they are private to the process.
     """
     file, size = str(path / HIDDEN_FILE), key.shape[0] * key.shape[1]
     flat = torch.from_file(file, shared=writable, size=size, dtype=key.torch_dtype)

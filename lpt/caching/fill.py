@@ -54,11 +54,11 @@ def cache_hidden_states(
     precomputer = HiddenStatePrecomputer(
         split,
         data.packed,
-        data.eval_batch_size,
+        config.data.eval_batch_size,
         HiddenCache(folder, max_bytes=int(cache.max_gb * 1e9)),
         _cache_keys(config, trainer, split, data, fingerprint),
         f"{config.task.name}, {config.model.name}",
-        sets_to_skip(config, len(data.splits.train)),
+        sets_to_skip(config, len(data.splits.sets["train"])),
     )
     with isolate_rng():  # filling the cache must not change the training that follows
         hidden = precomputer.compute(trainer)
@@ -72,7 +72,7 @@ def cache_hidden_states(
         split.release_lower()
     inputs = {name.set: states for name, states in hidden.items() if name.layer == split.layer}
     device = trainer.strategy.root_device
-    data.set_hidden_states(load_into_memory(inputs, int(cache.memory_gb * 1e9), device))
+    data.hidden = load_into_memory(inputs, int(cache.memory_gb * 1e9), device)
     return CacheRecord(sets=sorted(inputs), reason=reason)
 
 
@@ -88,11 +88,7 @@ def load_into_memory(
         if loaded[name].nbytes > max_bytes:
             continue
         max_bytes -= loaded[name].nbytes
-        try:
-            loaded[name] = loaded[name].to(device, copy=True)
-        except torch.OutOfMemoryError:
-            logger.warning("No room on the GPU for hidden states: they are sent batch by batch.")
-            break
+        loaded[name] = loaded[name].to(device, copy=True)
     return loaded
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -20,8 +19,6 @@ from lpt.data.batching import eval_batches
 from lpt.data.packing import PackedTokens, Rows
 from lpt.models.split import SplitModel
 
-logger = logging.getLogger(__name__)
-
 
 class HiddenStatePrecomputer(LightningModule):
     """Computes and stores the hidden states that the cache lacks.
@@ -36,9 +33,6 @@ class HiddenStatePrecomputer(LightningModule):
         keys: Cache key of each requested set and layer, the most important first.
         title: Task and model, for the descriptions of the entries.
         skip: Sets that are not to be computed, and why; they are used if they are cached already.
-
-    Attributes:
-        reasons: Why entries are not cached.
     """
 
     def __init__(
@@ -59,33 +53,26 @@ class HiddenStatePrecomputer(LightningModule):
         self.keys = keys
         self.title = title
         self.skip = skip
-        self.reasons: dict[CacheKey, str] = {}
+        self.reasons: dict[CacheKey, str] = {}  # why entries are not cached
         self.missing: list[SetLayer] = []
         self.outputs: dict[str, dict[int, Tensor]] = {}
-        self.locks = ExitStack()
+        self.cleanup = ExitStack()
 
     def compute(self, trainer: Trainer) -> dict[SetLayer, Tensor]:
         """Fill the cache; return the hidden states that it now holds, (n, D) each."""
-        with self.locks:
-            try:
-                with warnings.catch_warnings():
-                    # If everything is cached, there is nothing to predict.
-                    warnings.filterwarnings("ignore", ".*across ranks is zero.*")
-                    trainer.predict(self, return_predictions=False)
-            finally:
-                if trainer.is_global_zero:
-                    self._abort()
+        with self.cleanup, warnings.catch_warnings():
+            # If everything is cached, there is nothing to predict.
+            warnings.filterwarnings("ignore", ".*across ranks is zero.*")
+            trainer.predict(self, return_predictions=False)
             opened = {name: self._open(key) for name, key in self.keys.items()}
         return {name: hidden for name, hidden in opened.items() if hidden is not None}
 
     def setup(self, stage: str) -> None:
-        """Agree between the ranks on what is missing; rank 0 allocates it."""
         if self.trainer.is_global_zero:
             try:
                 self._allocate_missing()
             except OSError as error:  # raising it here would leave the other ranks waiting
                 self.reasons |= dict.fromkeys(self.keys.values(), str(error))
-                self._abort()
                 self.missing = []
         agreed = self.trainer.strategy.broadcast((self.missing, self.reasons))
         self.missing, self.reasons = agreed
@@ -95,7 +82,6 @@ class HiddenStatePrecomputer(LightningModule):
             self.outputs.setdefault(name.set, {})[name.layer] = hidden
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """This rank's batches of each incomplete set, grouped by length."""
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         loaders: list[DataLoader[Any]] = []
         for packed in (self.packed[name] for name in self.outputs):
@@ -131,7 +117,7 @@ class HiddenStatePrecomputer(LightningModule):
                 try:
                     self.cache.commit(self.keys[name], title)
                 except OSError as error:
-                    logger.warning("Hidden states could not be stored: %s", error)
+                    self.reasons[self.keys[name]] = str(error)
         self.trainer.strategy.barrier()
 
     def _allocate_missing(self) -> None:
@@ -143,7 +129,7 @@ class HiddenStatePrecomputer(LightningModule):
             else:
                 selected.setdefault(key, name)
         for key in sorted(selected, key=lambda key: key.name):  # one order everywhere: no deadlock
-            self.locks.enter_context(self.cache.lock(key))
+            self.cleanup.enter_context(self.cache.lock(key))
             if self.cache.get(key) is not None:
                 continue
             if selected[key].set in self.skip:
@@ -152,6 +138,7 @@ class HiddenStatePrecomputer(LightningModule):
                 self.missing.append(selected[key])
         # Only now: `get` has marked the entries in use, so that none of them is evicted.
         for name in self.missing:
+            self.cleanup.callback(self.cache.abort, self.keys[name])  # unless it is committed
             self.cache.allocate(self.keys[name])
 
     def _open(self, key: CacheKey) -> Tensor | None:
@@ -159,10 +146,6 @@ class HiddenStatePrecomputer(LightningModule):
         hidden = None if key in self.reasons else self.cache.get(key, verify_checksum=False)
         everywhere = self.trainer.strategy.reduce_boolean_decision(hidden is not None)
         return hidden if everywhere else None
-
-    def _abort(self) -> None:
-        for name in self.missing:
-            self.cache.abort(self.keys[name])
 
 
 def _collate(packed: PackedTokens, examples: list[int]) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -30,33 +30,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = f"{cache.clear()} entries removed from {options.dir}"
         console.print(literal_text(message), soft_wrap=True)
         return 0
-    verify = options.action == "verify"
     # Above the table, whose width would break a long path.
     title = literal_text(f"Hidden states in {options.dir}", "table.title")
     console.print(title, soft_wrap=True)
-    table = Table(Column("entry", no_wrap=True), "content", Column("size", justify="right"))
-    for name in ("last used", "state"):
-        table.add_column(name)
-    rows = list(_rows(cache, verify))
+    name, size = Column("entry", no_wrap=True), Column("size", justify="right")
+    table = Table(name, "content", size, "last used", "state")
+    rows = [_row(path, options.action == "verify") for path in reversed(cache.paths())]
     for row in rows:
         table.add_row(*map(literal_text, row))
     console.print(table)
-    return 0 if not verify or all(state == _SOUND for *_, state in rows) else 1
+    return 0 if options.action == "list" or all(row[-1] == _SOUND for row in rows) else 1
 
 
-def _rows(cache: HiddenCache, verify: bool) -> Iterator[list[str]]:
-    for path in reversed(cache.paths()):
-        name = path.name[:_SHOWN_NAME]
-        try:
-            description = CacheDescription.read(path)
-            state = (description.find_damage(path) or _SOUND) if verify else ""
-        except (OSError, ConfigError):
-            yield [name, "", "", "", "of an older format or damaged"]
-            continue
-        key = description.key
-        content = f"{description.title}, {key.shape[0]:,} tokens"
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(last_used(path)))
-        yield [name, content, f"{key.nbytes / 1e6:.1f} MB", used, state]
+def _row(path: Path, verify: bool) -> list[str]:
+    name = path.name[:_SHOWN_NAME]
+    try:
+        description = CacheDescription.read(path)
+        state = (description.find_damage(path) or _SOUND) if verify else ""
+    except (OSError, ConfigError):
+        return [name, "", "", "", "of an older format or damaged"]
+    key = description.key
+    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(last_used(path)))
+    content = f"{description.title}, {key.shape[0]:,} tokens"
+    return [name, content, f"{key.nbytes / 1e6:.1f} MB", used, state]
 
 
 if __name__ == "__main__":

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Console, Group
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lpt.config.schema import Config
 from lpt.data.examples import UNKNOWN, Examples
 from lpt.data.packing import PackedTokens, tokenize
+from lpt.data.tasks import format_label
 from lpt.data.templates import MASK, WORD
 from lpt.errors import ConfigError, literal_text
 from lpt.training.plan import Plan, prepare
 
-_MAX_TOKENS = 120
-_MAX_CHARACTERS = 400
+_MAX_CHARACTERS = 600
 
 
 def check(configs: Sequence[Config], console: Console) -> bool:
@@ -37,81 +37,69 @@ def check(configs: Sequence[Config], console: Console) -> bool:
             title = literal_text(f"{name}: problems")
             console.print(Panel(literal_text(error.listing), title=title, border_style="red"))
         else:
-            console.print(_panel(config, plan))
+            console.print(_panel(plan))
     console.print(f"Ready: {len(configs) - faulty}. With problems: {faulty}.")
     return bool(configs) and not faulty
 
 
-def _panel(config: Config, plan: Plan) -> Panel:
+def _panel(plan: Plan) -> Panel:
     task = plan.task
-    packed = {name: tokenize(plan.encoder, part.columns) for name, part in plan.splits.items()}
-    lines = Table.grid(padding=(0, 2))
-    lines.add_column(style="bold", no_wrap=True)
-    lines.add_column(overflow="fold")
+    packed = {name: tokenize(plan.encoder, part.columns) for name, part in plan.splits.sets.items()}
+    lines = Table.grid(Column(style="bold", no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     lines.add_row("template", literal_text(task.template.text))
     lines.add_row("text", _rendered_example(plan))
     for name, tokens in _example_tokens(plan, packed["train"]):
         lines.add_row(literal_text(name), tokens)
     lines.add_row("label words", literal_text(_label_words(plan)))
-    title = literal_text(f"{task.name} · {config.model.name} · {', '.join(task.metrics)}")
-    sets = _sets_table(plan, packed)
-    return Panel(Group(lines, Text(), sets), title=title, title_align="left")
+    title = f"{task.config.name} · {plan.config.model.name} · {', '.join(task.metrics)}"
+    content = Group(lines, Text(), _sets_table(plan, packed))
+    return Panel(content, title=literal_text(title), title_align="left")
 
 
 def _rendered_example(plan: Plan) -> Text:
     """The first training example with its mask or {word} highlighted, and its label."""
-    task, train = plan.task, plan.splits.train
+    task, train = plan.task, plan.splits.sets["train"]
     values = {name: column[0].strip() for name, column in train.columns.items()}
     answer = MASK if task.template.kind == "masked" else f"{{{WORD}}}"
-    text = task.template.render(values, answer)
+    rendered = _highlighted(task.template.render(values, answer), answer)
+    label = format_label(train.labels[0], task.config.labels)
+    return rendered.append(literal_text(f"   ← {label}", "dim"))
+
+
+def _example_tokens(plan: Plan, packed: PackedTokens) -> Iterator[tuple[str, Text]]:
+    """The tokens of the first training example and of its label parts, if there are any."""
+    tokenizer = plan.backbone.tokenizer
+    names = ["tokens", *(f"  {label}" for label in plan.task.config.labels)]
+    parts = zip(names, packed.starts[0].tolist(), packed.lengths[0].tolist(), strict=False)
+    for name, start, length in parts:
+        tokens = tokenizer.convert_ids_to_tokens(packed.ids[start : start + length].tolist())
+        yield name, _highlighted(" ".join(tokens), str(tokenizer.mask_token))
+
+
+def _highlighted(text: str, word: str) -> Text:
+    """A text, without the middle of a long one, in which a word is highlighted."""
+    half = _MAX_CHARACTERS // 2
     if len(text) > _MAX_CHARACTERS:
-        text = f"{text[: _MAX_CHARACTERS // 2]} … {text[-_MAX_CHARACTERS // 2 :]}"
-    rendered = literal_text(text)
-    rendered.highlight_words([answer], "reverse")
-    rendered.append(literal_text(f"   ← {task.format_label(train.labels[0])}", "dim"))
-    return rendered
-
-
-def _example_tokens(plan: Plan, packed: PackedTokens) -> list[tuple[str, Text]]:
-    """The tokens of the first training example: with its mask, or its context and label parts."""
-
-    def tokens(part: int) -> list[str]:
-        start, length = packed.starts[0, part], packed.lengths[0, part]
-        ids = packed.ids[start : start + length].tolist()
-        return list(plan.backbone.tokenizer.convert_ids_to_tokens(ids))
-
-    context = [literal_text(token) for token in tokens(0)]
-    if plan.task.template.kind == "masked":
-        mask = int(packed.mask_index[0])
-        context[mask].stylize("reverse")
-        label = Text(f"token {mask} of {len(context)}")
-        return [("tokens", _abridged(context)), ("mask", label)]
-    parts = enumerate(plan.task.labels[: packed.num_label_parts], 1)
-    return [("context", _abridged(context))] + [
-        (f"  {label}", literal_text(" ".join(tokens(part)), "reverse")) for part, label in parts
-    ]
-
-
-def _abridged(tokens: list[Text]) -> Text:
-    half, hidden = _MAX_TOKENS // 2, len(tokens) - _MAX_TOKENS
-    if hidden > 0:
-        tokens = [*tokens[:half], Text(f"… {hidden} more …", "dim"), *tokens[-half:]]
-    return Text(" ").join(tokens)
+        text = f"{text[:half]} … {text[-half:]}"
+    shown = literal_text(text)
+    shown.highlight_words([word], "reverse")
+    return shown
 
 
 def _label_words(plan: Plan) -> str:
     tokens = plan.backbone.tokenizer.convert_ids_to_tokens(plan.word_ids)
-    words = zip(plan.task.labels, plan.task.label_words, tokens, plan.word_ids, strict=True)
+    words = zip(
+        plan.task.config.labels, plan.task.config.label_words, tokens, plan.word_ids, strict=True
+    )
     return "\n".join(f"{label} → {word!r} {token} ({i})" for label, word, token, i in words)
 
 
 def _sets_table(plan: Plan, packed: dict[str, PackedTokens]) -> Table:
-    table = Table(box=None, padding=(0, 2), header_style="bold")
-    table.add_column("set")
-    for name in ("examples", "tokens", "longest", "truncated"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("labels", overflow="fold")
-    for name, examples in plan.splits.items():
+    numbers = ("examples", "tokens", "longest", "truncated")
+    columns = [Column(name, justify="right", no_wrap=True) for name in numbers]
+    columns = [Column("set"), *columns, Column("labels", overflow="fold")]
+    table = Table(*columns, box=None, padding=(0, 2), header_style="bold")
+    for name, examples in plan.splits.sets.items():
         lengths = packed[name].lengths[:, 0].clone()
         if packed[name].num_label_parts:  # each example with its longest label part
             lengths += packed[name].lengths[:, 1:].amax(1)
@@ -132,12 +120,12 @@ def _sets_table(plan: Plan, packed: dict[str, PackedTokens]) -> Table:
 def _label_balance(plan: Plan, examples: Examples) -> str:
     labels = [label for label in examples.labels if label != UNKNOWN]
     if not labels:
-        return "unlabelled"
+        return "unlabeled"
     if plan.task.value_range is not None:
         spread = f"{np.mean(labels):.2f} ± {np.std(labels):.2f}"
         return f"{spread}, {min(labels):g} to {max(labels):g}"
-    counts = [labels.count(label) for label in range(len(plan.task.labels))]
+    counts = [labels.count(label) for label in range(len(plan.task.config.labels))]
     shares = " / ".join(f"{100 * count / len(labels):.0f}" for count in counts)
-    unlabelled = len(examples) - len(labels)
-    rest = f", {unlabelled:,} unlabelled" if unlabelled else ""
+    unlabeled = len(examples) - len(labels)
+    rest = f", {unlabeled:,} unlabeled" if unlabeled else ""
     return f"{' / '.join(f'{count:,}' for count in counts)} ({shares} %){rest}"

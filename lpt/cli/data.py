@@ -13,14 +13,12 @@ task.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from lpt.config.command_line import config_groups
 from lpt.config.compose import compose_grid
@@ -50,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.action == "submission":
             return _write_submission(given, options.out or Path("submission"), console)
         if options.action == "kshot":
-            configs = _compose(_with_kshot_defaults(given), console, options.config_dir)
+            keys = {override.partition("=")[0] for override in given}
+            defaults = {"data": "data=kshot", "data.extra": "data.extra=false"}
+            given = [text for key, text in defaults.items() if key not in keys] + given
+            configs = _compose(given, console, options.config_dir)
             return _write_split_files(configs, options.out or Path("splits"), console)
         configs = _compose(given, console, options.config_dir)
         from lpt.cli.check_data import check  # slow to import: invalid overrides are reported first
@@ -63,11 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compose(overrides: Sequence[str], console: Console, config_dir: Path | None) -> list[Config]:
     """A configuration for each combination of values; with task=all, only of tasks with data."""
+    if "task=all" not in overrides:
+        return compose_grid(overrides, config_dir)
     names = (name for name in config_groups(CONF_DIR)["task"] if name not in _NOT_ALL)
     every_task = f"task={','.join(names)}"
     configs = compose_grid([every_task if o == "task=all" else o for o in overrides], config_dir)
-    if "task=all" not in overrides:
-        return configs
     available = [config for config in configs if _has_data(config)]
     missing = {c.task.name: None for c in configs if c not in available}
     if missing:
@@ -83,12 +84,6 @@ def _has_data(config: Config) -> bool:
         return root is None or not Path(root).is_dir() or find_source(config) is not None
     except ConfigError:
         return True  # reported later, together with all other problems
-
-
-def _with_kshot_defaults(overrides: Sequence[str]) -> list[str]:
-    given = {override.partition("=")[0] for override in overrides}
-    defaults = {"data": "kshot", "data.extra": "false"}
-    return [*(f"{k}={v}" for k, v in defaults.items() if k not in given), *overrides]
 
 
 def _write_split_files(configs: Sequence[Config], out: Path, console: Console) -> int:
@@ -131,7 +126,7 @@ def _split(config: Config) -> str:
         problems.add("data.protocol", config.data.protocol, "kshot", "leave it out")
     problems.raise_if_any()
     task = build_task(config, None)
-    return json.dumps(describe_splits(read_splits(config, task), task)) + "\n"
+    return describe_splits(read_splits(config, task), task).to_json()
 
 
 def _write_submission(runs: Sequence[str], out: Path, console: Console) -> int:
@@ -142,18 +137,17 @@ def _write_submission(runs: Sequence[str], out: Path, console: Console) -> int:
         hint = "lpt-data submission runs/*"
         raise config_error("runs", "none", "folders of finished runs", hint)
     files, unfinished = make_submission(list(map(Path, runs)), out)
-    table = Table(title=literal_text(f"leaderboard files in {out}", "table.title"))
-    for name in ("suite", "file", "run", "missing because"):
-        table.add_column(name, overflow="fold")
     for file in files:
-        table.add_row(*map(literal_text, (file.suite, file.name, file.run or "", file.reason)))
-    console.print(table)
+        state = f"from {file.run}" if file.run is not None else f"missing: {file.reason}"
+        console.print(literal_text(f"{file.suite} {file.name}: {state}"), soft_wrap=True)
     if unfinished:
-        console.print(literal_text(f"Not finished: {', '.join(map(str, unfinished))}"))
+        folders = ", ".join(map(str, unfinished))
+        console.print(literal_text(f"Not finished: {folders}"), soft_wrap=True)
     missing = sum(file.run is None for file in files)
     incomplete = ": the submission is not complete yet" if missing else ""
-    console.print(f"{len(files) - missing} files written, {missing} missing{incomplete}.")
-    return 0 if files and not missing else 1
+    written = f"{len(files) - missing} files written to {out}, {missing} missing{incomplete}."
+    console.print(literal_text(written), soft_wrap=True)
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -5,25 +5,23 @@ File names, labels and line formats are those of the suites' own writers (jiant)
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lpt.data.candidates import ANSWER, GROUP, ID
 from lpt.data.splits import OFFICIAL
-from lpt.data.tables import read_table
-from lpt.errors import ConfigError, Problems
+from lpt.errors import Problems, config_error
 from lpt.files import write_atomically
-from lpt.runs.predictions import predictions_file
-from lpt.runs.record import RunRecord
+from lpt.runs.record import RunRecord, predictions_file
 
 Row = Mapping[str, str]
 LineWriter = Callable[[Sequence[Row]], Iterable[str]]
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of every file, so that equal predictions give equal zips
 _FOLDERS = {"GLUE": "glue", "SuperGLUE": "super_glue"}
 
 
@@ -67,7 +65,9 @@ def _json_lines(rows: Sequence[Row], format_label: Callable[[str], str] = str) -
         yield json.dumps({"idx": idx, "label": format_label(row["prediction"])})
 
 
-def _chosen_lines(rows: Sequence[Row], format_answer: Callable[[str], Any]) -> Iterable[str]:
+def _chosen_lines(
+    rows: Sequence[Row], format_answer: Callable[[str], object] = str
+) -> Iterable[str]:
     """One line per group, with the answer of its chosen candidate."""
     for row in rows:
         if row["prediction"] == "1":
@@ -87,7 +87,6 @@ def _multirc_lines(rows: Sequence[Row]) -> Iterable[str]:
 
 
 _COPA_LINES = partial(_chosen_lines, format_answer=int)
-_RECORD_LINES = partial(_chosen_lines, format_answer=str)
 _WSC_LINES = partial(_json_lines, format_label=str.capitalize)
 _BINARY = ("0", "1")
 _BOOL = ("false", "true")
@@ -113,7 +112,7 @@ SUITES: Mapping[str, tuple[LeaderboardFile, ...]] = {
         _File("CB.jsonl", (("cb", "test"),), 250, _THREE, _json_lines),
         _File("COPA.jsonl", (("copa", "test"),), 500, _BINARY, _COPA_LINES),
         _File("MultiRC.jsonl", (("multirc", "test"),), 9693, _BINARY, _multirc_lines),
-        _File("ReCoRD.jsonl", (("record", "test"),), 10000, _BINARY, _RECORD_LINES),
+        _File("ReCoRD.jsonl", (("record", "test"),), 10000, _BINARY, _chosen_lines),
         _File("RTE.jsonl", (("rte", "test"),), 3000, _TWO, _json_lines),
         _File("WiC.jsonl", (("wic", "test"),), 1400, _BOOL, _json_lines),
         _File("WSC.jsonl", (("wsc", "test"),), 146, _BOOL, _WSC_LINES),
@@ -133,14 +132,18 @@ def make_submission(runs: Sequence[Path], out: Path) -> tuple[list[SubmissionFil
         Each file of the suites that any run belongs to, and the folders without a finished run.
 
     Raises:
-        ConfigError: None of the folders has a finished run.
+        ConfigError: None of the folders has a finished run, or none of a task with a leaderboard.
     """
     finished, unfinished = _read_runs(runs)
+    known = {task for files in SUITES.values() for file in files for task, _ in file.sources}
+    if not known & finished.keys():
+        found = f"only {', '.join(sorted(finished))}, which have no leaderboard"
+        raise config_error("runs", found, f"runs of {', '.join(sorted(known))}")
     submission: list[SubmissionFile] = []
     for suite, files in SUITES.items():
         tasks = {task for file in files for task, _ in file.sources} & finished.keys()
         # RTE is in both suites; the other runs show which one is meant.
-        if not tasks or (tasks == {"rte"} and len(finished) > 1):
+        if not tasks or (tasks == {"rte"} and len(known & finished.keys()) > 1):
             continue
         contents: dict[str, str] = {}
         for file in files:
@@ -161,19 +164,17 @@ def make_submission(runs: Sequence[Path], out: Path) -> tuple[list[SubmissionFil
 def _read_runs(folders: Sequence[Path]) -> tuple[dict[str, tuple[Path, RunRecord]], list[Path]]:
     """The run to use for each task, and the folders without a finished run."""
     finished: list[tuple[Path, RunRecord]] = []
-    unfinished, problems = [], Problems()
+    problems = Problems()
     for folder in folders:
-        try:
+        with problems.collect():
             finished.append((folder, RunRecord.read(folder)))
-        except ConfigError as error:
-            problems.extend(error)
-            unfinished.append(folder)
     if not finished:
         problems.raise_if_any()
     official = OFFICIAL.format("test")
     finished.sort(
         key=lambda run: (run[1].split.origin.get("test") == official, run[1].selection.value)
     )
+    unfinished = [folder for folder in folders if folder not in dict(finished)]
     return {record.config["task"]["name"]: (path, record) for path, record in finished}, unfinished
 
 
@@ -186,16 +187,14 @@ def _content(file: LeaderboardFile, folder: Path, record: RunRecord, set_name: s
     predictions = folder / predictions_file(set_name)
     if not predictions.is_file():
         raise ValueError(f"has no predictions for {set_name}")
-    columns = read_table(predictions).columns
-    rows: list[Row] = [
-        {name: cell or "" for name, cell in zip(columns, cells, strict=True)}
-        for cells in zip(*columns.values(), strict=True)
-    ]
-    size = len({row[GROUP] for row in rows}) if ANSWER in columns else len(rows)
+    with predictions.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    grouped = bool(rows) and ANSWER in rows[0]
+    size = len({row[GROUP] for row in rows}) if grouped else len(rows)
     if size != file.size:
         origin = record.split.origin.get(set_name, "unknown origin")
         raise ValueError(f"has predictions for {size} of {file.size} ({set_name}: {origin})")
-    if file.labels is not None and not set(columns["prediction"]) <= set(file.labels):
+    if file.labels is not None and not {row["prediction"] for row in rows} <= set(file.labels):
         raise ValueError(f"has other labels than {', '.join(file.labels)}")
     return "".join(f"{line}\n" for line in file.write(rows))
 
@@ -207,8 +206,9 @@ def _write(out: Path, suite: str, contents: Mapping[str, str]) -> None:
     for file in SUITES[suite]:
         (folder / file.name).unlink(missing_ok=True)  # of an earlier submission
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
+    with zipfile.ZipFile(archive, "w") as writer:
         for name, content in contents.items():
             write_atomically(folder / name, content)
-            writer.writestr(zipfile.ZipInfo(name, _ZIP_DATE), content)
+            # ZipInfo has a constant date, so that equal predictions give equal zips.
+            writer.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     write_atomically(folder.with_suffix(".zip"), archive.getvalue())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -27,26 +28,32 @@ _MULTIRUN = "python sweep.py ..., or python train.py -m ..."
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def run_hydra(application: Callable[[], None]) -> None:
-    """Check the command line and start a Hydra application; exit with 2 on a faulty configuration.
+def run_hydra(config_name: str) -> None:
+    """Check the command line, compose its configuration and run it.
 
     Args:
-        application: A function decorated with `@hydra.main`.
+        config_name: Primary config, in conf/.
+
+    Raises:
+        SystemExit: With 2 on a faulty configuration; otherwise as in lpt.errors.
     """
     register()
     _share_import_path()
     traceback_wanted = _FULL_ERROR in os.environ
+    compose = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
     try:
-        _check_arguments(sys.argv[1:])
         sys.argv[1:] = map(expand_all_keyword, sys.argv[1:])
+        _check_arguments(sys.argv[1:])
         os.environ[_FULL_ERROR] = "1"  # Hydra raises its errors instead of printing them
-        application()
+        compose(run_composed)()
     except (ConfigError, RunError) as error:
         _exit_with(error)
     except (HydraException, YAMLError) as error:
         if traceback_wanted:
             raise
         _exit_with(composition_error(error))
+    except KeyboardInterrupt as stop:  # while nothing ran that has to be saved
+        raise SystemExit(CTRL_C) from stop
     finally:
         if not traceback_wanted:
             os.environ.pop(_FULL_ERROR, None)
@@ -62,29 +69,35 @@ def _share_import_path() -> None:
 
 
 def run_composed(composed: DictConfig) -> float | None:
-    """Run the configuration that Hydra composed; on a problem, print it and exit.
+    """Hydra's task function: run the configuration; on a problem, print it and exit.
 
-    A job of a sweep, which a launcher of Hydra may have sent to another machine, runs in a process
-    of its own.
+    A job of lpt's sweeper, which a launcher of Hydra may have sent to another machine, runs in a
+    process of its own.
 
     Returns:
         The dev score of the selected checkpoint, for Hydra's own sweepers.
     """
-    hydra = HydraConfig.get()
-    multirun = hydra.mode == RunMode.MULTIRUN
-    if multirun and _run_job(composed):
-        return None
+    given = HydraConfig.get()
+    multirun = given.mode == RunMode.MULTIRUN
+    if multirun and composed.run_dir is not None:
+        from lpt.runs.job_record import JOB
+        from lpt.sweep.jobs import run_job
+
+        cwd = Path(given.runtime.cwd)
+        if (cwd / composed.run_dir / JOB).is_file():
+            run_job(cwd / composed.run_dir, cwd=cwd)
+            return None
     try:
-        swept = [o for o in hydra.overrides.task if o.startswith(("sweep=", "sweep."))]
+        swept = [o for o in given.overrides.task if o.startswith(("sweep=", "sweep."))]
         if swept and not multirun:
             raise config_error("sweep", f"{swept[0]} for a single run", "a multirun", _MULTIRUN)
         config = typed(composed)
         validate(config).raise_if_any()  # before the slow imports
-        return _run(config, hydra.overrides.task if multirun else sys.argv[1:])
+        return _run(config, given.overrides.task if multirun else sys.argv[1:])
     except (ConfigError, RunError) as error:
         if multirun:
             raise  # Hydra's launcher runs the other jobs first
-        _exit_with(error)
+        _exit_with(error)  # before Hydra adds a line of its own
 
 
 def _run(config: Config, command: Sequence[str]) -> float | None:
@@ -93,10 +106,10 @@ def _run(config: Config, command: Sequence[str]) -> float | None:
         from lpt.training.plan import dry_run  # does not import Lightning
     else:
         from lpt.experiment import run
-        from lpt.training.rank_process import in_rank
+        from lpt.training.launcher import in_rank
     gc.freeze()  # what was imported stays until the process ends
     gc.enable()
-    _configure_logging()
+    configure_logging()
     if config.dry_run:
         dry_run(config)
         return None
@@ -104,42 +117,15 @@ def _run(config: Config, command: Sequence[str]) -> float | None:
     return record.selection.value if record is not None else None
 
 
-def _run_job(composed: DictConfig) -> bool:
-    """Run a job of lpt's sweeper; False if another sweeper is in use."""
-    from lpt.runs.job_record import JOB
-    from lpt.sweep.jobs import run_job
-
-    cwd = Path(HydraConfig.get().runtime.cwd)
-    folder = cwd / (composed.run_dir or "")
-    if not (folder / JOB).is_file():
-        return False
-    run_job(folder, cwd=cwd)
-    return True
-
-
-def run_swept(
-    composed: DictConfig,
-    arguments: Sequence[str],
-    launch: Callable[[Sequence[Sequence[str]]], None],
-) -> NoReturn:
-    """Run a sweep, and exit with its status; see lpt.sweep.main.run_sweep."""
-    try:
-        from lpt.sweep.main import run_sweep
-
-        _configure_logging()
-        raise SystemExit(run_sweep(composed, arguments, launch))
-    except ConfigError as error:
-        _exit_with(error)
-    except KeyboardInterrupt as stop:  # before the first job, or after the last one
-        raise SystemExit(CTRL_C) from stop
-
-
 def _check_arguments(arguments: Sequence[str]) -> None:
     """Check the overrides, unless only Hydra knows all names.
 
     That is so in tab completion, in a rerun, and with search paths besides `--config-dir`.
     """
-    flags = _hydra_flags(arguments)
+    # Hydra has no public function for this; pyproject.toml keeps its version below 1.4.
+    from hydra._internal.utils import get_args_parser
+
+    flags = get_args_parser().parse_args(list(arguments))
     if flags.shell_completion or flags.experimental_rerun or flags.config_path:
         return
     folders = [Path(flags.config_dir)] if flags.config_dir else []
@@ -147,27 +133,24 @@ def _check_arguments(arguments: Sequence[str]) -> None:
     texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
     if not any("searchpath" in text for text in (*flags.overrides, *texts)):
         check_overrides(flags.overrides, CONF_DIR, *folders)
-
-
-def _hydra_flags(arguments: Sequence[str]) -> argparse.Namespace:
-    """The arguments as Hydra reads them.
-
-    Hydra has no public function for this; pyproject.toml keeps its version below 1.4.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    return get_args_parser().parse_args(list(arguments))
+    overrides = OverridesParser.create().parse_overrides(flags.overrides)
+    swept = [str(override.input_line) for override in overrides if override.is_sweep_override()]
+    if flags.cfg and (flags.multirun or swept):
+        found = f"with {', '.join(['--multirun'] * flags.multirun + swept)}"
+        hint = "leave that out; dry_run=true instead of --cfg lists the jobs of a sweep"
+        raise config_error("--cfg", found, "a single run", hint)
 
 
 def _exit_with(error: ConfigError | RunError) -> NoReturn:
     if isinstance(error, ConfigError):
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{error.not_started}\n")
         raise SystemExit(USAGE_ERROR)
     sys.stderr.write(f"\n{error}\n")  # on a line of its own, after a progress bar
     raise SystemExit(FAILURE)
 
 
-def _configure_logging() -> None:
+def configure_logging() -> None:
+    """Print what lpt logs, and no warnings that lpt has dealt with."""
     from lpt.runs.run_dir import is_global_zero  # slow to import
 
     console = logging.StreamHandler()

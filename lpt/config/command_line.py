@@ -5,7 +5,8 @@ Hydra stops at the first unknown name; here all of them are reported together, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from lpt.config.resolve import flatten
 from lpt.config.schema import CONF_DIR, Config
 from lpt.errors import Problems, did_you_mean
 
 LAYER, ALL = "prompt.layer", "all"
 _QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
-_MEANINGLESS = {  # the run folder is chosen by lpt
+_MEANINGLESS = {  # lpt chooses the folders of runs
     "hydra.run.dir": "use run_dir=FOLDER",
     "hydra.sweep.dir": "use sweep.dir=FOLDER",
     "hydra.sweep.subdir": "a job's folder is named after its settings",
@@ -57,7 +59,7 @@ def check_overrides(overrides: Sequence[str], *folders: Path) -> None:
             problems.add(name, "has no effect", "", _MEANINGLESS[name])
         elif name in groups:
             _check_choices(override, groups[name], name in schema, problems)
-        elif name.replace("/", ".").split(".")[0] != "hydra":
+        elif not override.is_hydra_override():
             _check_key(override, schema, list(groups), problems)
     problems.raise_if_any()
 
@@ -108,7 +110,7 @@ def _check_key(override: Override, schema: Any, groups: list[str], problems: Pro
             if (name, value) != (LAYER, ALL):
                 OmegaConf.update(schema, name, value)
         except (ConfigAttributeError, ConfigKeyError):
-            names = [*_dotted_keys(OmegaConf.to_container(schema)), *groups]
+            names = [*flatten(dataclasses.asdict(Config())), *groups]
             hint = did_you_mean(name, names) or did_you_mean(name.split(".")[-1], groups)
             problems.add(name, "no such key", "a key that --help lists", hint)
             return
@@ -116,12 +118,6 @@ def _check_key(override: Override, schema: Any, groups: list[str], problems: Pro
             pass  # an item of a list that a config file has
         except OmegaConfBaseException as error:
             problems.add(name, str(error).splitlines()[0])
-
-
-def _dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items() if isinstance(node, dict) else ():
-        yield f"{prefix}{key}"
-        yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
 def _values(override: Override) -> list[Any]:
@@ -132,5 +128,9 @@ def _values(override: Override) -> list[Any]:
         return [override.value()]
     if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
         return []  # a range or a glob
-    parser = OverridesParser.create()
-    return [parser.parse_override(f"x={text}").value() for text in override.sweep_string_iterator()]
+    return [parse_value(text) for text in override.sweep_string_iterator()]
+
+
+def parse_value(text: str) -> Any:
+    """The value that an override with this text sets."""
+    return OverridesParser.create().parse_override(f"key={text}").value()

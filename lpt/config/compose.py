@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -17,7 +16,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lpt.config.command_line import check_overrides, config_folders, config_groups
+from lpt.config.command_line import (
+    check_overrides,
+    config_folders,
+    config_groups,
+    parse_value,
+)
 from lpt.config.schema import CONF_DIR, Config, composition_error, register, typed
 from lpt.errors import config_error
 
@@ -60,21 +64,13 @@ class RunComposer:
 
     def _compose(self, *choices: str) -> DictConfig:
         register()
-        inside_hydra_main = GlobalHydra.instance().is_initialized()
         try:
-            with (
-                nullcontext()
-                if inside_hydra_main
-                else initialize_config_dir(str(CONF_DIR), version_base="1.3")
-            ):
+            with ExitStack() as stack:
+                if not GlobalHydra.instance().is_initialized():  # outside of hydra.main
+                    stack.enter_context(initialize_config_dir(str(CONF_DIR), version_base="1.3"))
                 return compose(self.config_name, overrides=[*self.fixed, *choices])
         except HydraException as error:
             raise composition_error(error) from error
-
-
-def parse_value(text: str) -> Any:
-    """The value that an override with this text sets."""
-    return OverridesParser.create().parse_override(f"key={text}").value()
 
 
 def compose_grid(overrides: Sequence[str], config_dir: Path | None = None) -> list[Config]:

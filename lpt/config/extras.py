@@ -19,6 +19,6 @@ def check_extra(extra: str, where: str, problems: Problems) -> bool:
     """Whether the packages of an extra are installed; if not, add a problem with key `where`."""
     missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
     if missing:
-        hint = f"pip install 'lpt[{extra}]'"
+        hint = f"in the clone: pip install '.[{extra}]'"
         problems.add(where, f"not installed: {', '.join(missing)}", "", hint)
     return not missing

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TWO_LABELS = "two labels"
-GROUPS = "groups"
-GOLD_ANSWERS = "gold answers"
-
 
 @dataclass(frozen=True)
 class MetricSpec:
@@ -18,20 +14,22 @@ class MetricSpec:
 
     task_types: tuple[str, ...]
     """Values of `task.task_type` for which it is defined."""
-    needs: str | None = None
-    """What else the task must have: a constant of this module."""
+    two_labels: bool = False
+    """Whether the task must have two labels."""
+    row_expansion: str | None = None
+    """`task.row_expansion` that provides the groups or gold answers it needs."""
 
 
 METRIC_SPECS = {
     "accuracy": MetricSpec(("classification", "multiple_choice")),
-    "f1": MetricSpec(("classification",), TWO_LABELS),
+    "f1": MetricSpec(("classification",), two_labels=True),
     "macro_f1": MetricSpec(("classification",)),
     "matthews_correlation": MetricSpec(("classification",)),
     "pearson": MetricSpec(("regression",)),
     "spearman": MetricSpec(("regression",)),
-    "f1a": MetricSpec(("classification",), GROUPS),
-    "exact_match": MetricSpec(("classification",), GROUPS),
-    "record_f1": MetricSpec(("multiple_choice",), GOLD_ANSWERS),
-    "record_em": MetricSpec(("multiple_choice",), GOLD_ANSWERS),
+    "f1a": MetricSpec(("classification",), row_expansion="multirc"),
+    "exact_match": MetricSpec(("classification",), row_expansion="multirc"),
+    "record_f1": MetricSpec(("multiple_choice",), row_expansion="record"),
+    "record_em": MetricSpec(("multiple_choice",), row_expansion="record"),
     "gender_parity": MetricSpec(("classification",)),
 }

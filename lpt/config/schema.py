@@ -1,7 +1,7 @@
 """The typed schema under `conf/`: one dataclass per group, each field described.
 
 Hydra merges the YAML groups into these classes and rejects wrong types and unknown keys. Allowed
-values and ranges are in the metadata of a field (`lpt.config.constraints`).
+values and ranges are in the metadata of a field, checked by `lpt.config.validation`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lpt.config.constraints import limited
-from lpt.config.task_schema import DataConfig, TaskConfig
+from lpt.config.task_schema import DataConfig, TaskConfig, limited
 from lpt.errors import ConfigError, Problems, config_error
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 from omegaconf import MISSING
 
-from lpt.config.constraints import limited
-
 UNKNOWN = -1
-"""Label index, or number, of an unlabelled example."""
+"""Label index, or number, of an unlabeled example."""
 ROW_EXPANSIONS = ("copa", "multirc", "record", "wsc")
-CANDIDATE_EXPANSIONS = ("copa", "record")  # into groups of competing candidates
 """Names of the row expansions; lpt/data/candidates.py has a function for each."""
+CANDIDATE_EXPANSIONS = ("copa", "record")
+"""Those that expand a row into a group of competing candidates."""
+
+
+def limited(default: Any, **limits: Any) -> Any:
+    """A field whose value, unless null, is one of `choices` or within `ge`, `gt`, `le`, `lt`."""
+    return field(default=default, metadata=limits)
 
 
 @dataclass

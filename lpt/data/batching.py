@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ _WINDOW_BATCHES = 32, 128  # smallest and largest window
 _JITTER = 0.2  # largest random factor on lengths before sorting, if a pass is one window
 
 
+@dataclass(eq=False)
 class TrainBatchSampler(Sampler[list[int]]):
     """Training batches: pass after pass over the examples, each in a new seeded order.
 
@@ -32,7 +34,7 @@ class TrainBatchSampler(Sampler[list[int]]):
     smaller the factor is.
 
     Args:
-        num_examples: Number of examples.
+        num_examples: Number of examples, at least `world_size`.
         batch_size: Examples per batch and rank.
         seed: Seed of the order.
         lengths: Length of each example in tokens, to group by; None: plain shuffling.
@@ -43,27 +45,15 @@ class TrainBatchSampler(Sampler[list[int]]):
         world_size: Number of processes.
     """
 
-    def __init__(
-        self,
-        num_examples: int,
-        batch_size: int,
-        seed: int,
-        *,
-        lengths: Sequence[int] | Tensor | None = None,
-        num_batches: int | None = None,
-        consumed_batches: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        assert num_examples >= world_size, "some ranks would have no examples"
-        self.num_examples = num_examples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.lengths = None if lengths is None else np.asarray(lengths)
-        self.rank = rank
-        self.world_size = world_size
-        self.num_batches = self.batches_per_pass if num_batches is None else num_batches
-        self.consumed_batches = consumed_batches
+    num_examples: int
+    batch_size: int
+    seed: int
+    _: KW_ONLY
+    lengths: Sequence[int] | Tensor | None = None
+    num_batches: int | None = None
+    consumed_batches: int = 0
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def batches_per_pass(self) -> int:
@@ -71,10 +61,10 @@ class TrainBatchSampler(Sampler[list[int]]):
         return -(-self.num_examples // (self.batch_size * self.world_size))
 
     def __len__(self) -> int:
-        return self.num_batches
+        return self.batches_per_pass if self.num_batches is None else self.num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        end = (self.consumed_batches // self.num_batches + 1) * self.num_batches
+        end = (self.consumed_batches // len(self) + 1) * len(self)
         while self.consumed_batches < end:
             number, start = divmod(self.consumed_batches, self.batches_per_pass)
             for batch in self._batches(number)[start : start + end - self.consumed_batches]:
@@ -84,28 +74,23 @@ class TrainBatchSampler(Sampler[list[int]]):
     def _batches(self, number: int) -> list[np.ndarray]:
         """This rank's batches of the pass with that number."""
         random = np.random.default_rng((self.seed, number))
-        global_size = self.batch_size * self.world_size
+        size, ranks = self.batch_size * self.world_size, self.world_size
         order = random.permutation(self.num_examples)
-        full = self.num_examples // global_size
+        starts = range(0, self.num_examples, size)
+        batches = [order[start : start + size] for start in starts]  # views: sorted in place
         if self.lengths is not None:
+            full = self.num_examples // size
             # The smaller last batch is left out: chance decides who is in it, not length.
-            window = global_size * int(np.clip(full // _WINDOWS, *_WINDOW_BATCHES))
-            self._sort_windows(order[: full * global_size], window, random)
-        starts = range(0, self.num_examples, global_size)
-        batches = [order[start : start + global_size] for start in starts]
-        if self.lengths is not None:
+            whole = order[: full * size]
+            window = size * int(np.clip(full // _WINDOWS, *_WINDOW_BATCHES))
+            jitter = _JITTER * min(1.0, window / self.num_examples) ** 2
+            keys = np.asarray(self.lengths)[whole] * random.uniform(1, 1 + jitter, len(whole))
+            for start in range(0, len(whole), window):
+                part = slice(start, start + window)
+                whole[part] = whole[part][np.argsort(keys[part])]
             # It also stays last, so that its step does not depend on the order.
             batches = [*(batches[i] for i in random.permutation(full)), *batches[full:]]
-        rank, ranks = self.rank, self.world_size
-        return [batch[rank::ranks] if len(batch) >= ranks else batch for batch in batches]
-
-    def _sort_windows(self, order: np.ndarray, window: int, random: np.random.Generator) -> None:
-        assert self.lengths is not None
-        jitter = _JITTER * min(1.0, window / self.num_examples) ** 2
-        keys = self.lengths[order] * random.uniform(1, 1 + jitter, len(order))
-        for start in range(0, len(order), window):
-            part = slice(start, start + window)
-            order[part] = order[part][np.argsort(keys[part])]
+        return [batch[self.rank :: ranks] if len(batch) >= ranks else batch for batch in batches]
 
 
 def eval_batches(

@@ -14,12 +14,9 @@ WSC keeps its rows; the pronoun in its text is marked.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 from lpt.data.tables import Table
@@ -167,9 +164,12 @@ def _wsc(row: Row, number: int) -> Iterable[Row]:
     }
 
 
-ROW_EXPANSIONS: Mapping[str, Callable[[Row, int], Iterable[Row]]] = MappingProxyType(
-    {"copa": _copa, "multirc": _multirc, "record": _record, "wsc": _wsc}
-)
+ROW_EXPANSIONS: Mapping[str, Callable[[Row, int], Iterable[Row]]] = {
+    "copa": _copa,
+    "multirc": _multirc,
+    "record": _record,
+    "wsc": _wsc,
+}
 
 
 def _checked(row: Row) -> Row:
@@ -202,15 +202,12 @@ def _nonempty(values: Any, what: str, where: str) -> Any:
 
 
 def _nested(row: Row, name: str) -> Any:
-    """A nested value, from its JSON text or from a dict of numbers as CSV writers print it."""
-    text = _text(row, name)
-    with suppress(ValueError):
-        return json.loads(text)
-    with suppress(ValueError, SyntaxError):
-        value = ast.literal_eval(text)
-        if isinstance(value, dict) and all(isinstance(number, int) for number in value.values()):
-            return value
-    raise ValueError(f"{name!r} is not JSON: CSV cannot hold nested values, use JSONL or parquet")
+    """A nested value, from its JSON text."""
+    try:
+        return json.loads(_text(row, name))
+    except json.JSONDecodeError as error:
+        expected = "CSV cannot hold nested values, use JSONL or parquet"
+        raise ValueError(f"{name!r} is not JSON: {expected}") from error
 
 
 def _bare(word: str) -> str:

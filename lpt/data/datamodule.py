@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from lpt.config.schema import Config
 from lpt.data.batching import Collator, TrainBatchSampler, eval_batches
-from lpt.data.examples import Examples
 from lpt.data.packing import PackedTokens, tokenize
 from lpt.data.splits import Splits
 from lpt.data.templates import Encoder
@@ -23,7 +22,7 @@ from lpt.models.inputs import Batch
 
 logger = logging.getLogger(__name__)
 
-_SETS = {
+_SETS: dict[RunningStage | None, str] = {
     RunningStage.TRAINING: "train",
     RunningStage.SANITY_CHECKING: "dev",
     RunningStage.VALIDATING: "dev",
@@ -36,70 +35,56 @@ class TaskDataModule(LightningDataModule):
     """Tokenizes the sets of a run and makes their data loaders.
 
     Args:
+        config: Configuration of the run.
         splits: The sets.
         encoder: Renders and tokenizes rows.
         word_ids: Token of each label's word.
-        batch_size: Examples per device and training step.
-        eval_batch_size: Examples per device and evaluation step.
-        seed: Seed of the training order.
-        train_batches: Batches per device in one of Lightning's epochs; None: a pass over the data.
-        score_all_labels: Whether the training loss needs the scores of all labels.
-        bucketing: Group training examples of similar length.
-        num_workers: Worker processes that collate batches.
 
     Attributes:
         packed: Tokens of each set.
+        hidden: Cached hidden states of sets, (n, D) each, in the order of `PackedTokens`. Those on
+            a GPU stay there: a batch carries their indices, and they are gathered after its
+            transfer.
         test_set: Name of the set that `test_dataloader` loads.
     """
 
     def __init__(
-        self,
-        splits: Splits,
-        encoder: Encoder,
-        *,
-        word_ids: Sequence[int],
-        batch_size: int,
-        eval_batch_size: int,
-        seed: int,
-        train_batches: int | None,
-        score_all_labels: bool,
-        bucketing: bool = True,
-        num_workers: int = 0,
+        self, config: Config, splits: Splits, encoder: Encoder, word_ids: Sequence[int]
     ) -> None:
         super().__init__()
+        self.config = config
         self.splits = splits
         self.word_ids = word_ids
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.seed = seed
-        self.train_batches = train_batches
-        self.score_all_labels = score_all_labels
-        self.bucketing = bucketing
-        self.num_workers = num_workers
         self.test_set = "test"
+        self.hidden: Mapping[str, Tensor] = {}
         self._consumed_batches = 0
-        self._hidden: dict[str, Tensor] = {}
         self.packed: Mapping[str, PackedTokens] = {
-            name: tokenize(encoder, part.columns) for name, part in splits.items()
+            name: tokenize(encoder, examples.columns) for name, examples in splits.sets.items()
         }
+        for name, packed in self.packed.items():
+            share = packed.truncated / len(packed)
+            if share > _WARN_TRUNCATED:
+                text = "%.0f %% of the %s texts are truncated to %d tokens (data.max_length)."
+                logger.warning(text, 100 * share, name, config.data.max_length)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches of this rank."""
-        packed, train = self.packed["train"], self.splits.train
+        config, packed = self.config, self.packed["train"]
+        score_all, steps = config.loss == "label_words", config.trainer.max_steps
+        one_label_part = packed.num_label_parts > 0 and not score_all
+        labels = torch.tensor(self.splits.sets["train"].labels) if one_label_part else None
         rank, world_size = self._ranks()
-        one_label_part = packed.num_label_parts > 0 and not self.score_all_labels
-        lengths = packed.row_lengths(torch.tensor(train.labels) if one_label_part else None)
         sampler = TrainBatchSampler(
             len(packed),
-            self.batch_size,
-            self.seed,
-            lengths=lengths if self.bucketing else None,
-            num_batches=self.train_batches,
+            config.data.batch_size,
+            config.seed,
+            lengths=packed.row_lengths(labels) if config.data.bucketing else None,
+            num_batches=steps * config.trainer.accumulate_grad_batches if steps else None,
             consumed_batches=self._consumed_batches,
             rank=rank,
             world_size=world_size,
         )
-        return self._dataloader("train", train, sampler, score_all=self.score_all_labels)
+        return self._dataloader("train", sampler, score_all=score_all)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Dev batches of this rank."""
@@ -108,14 +93,6 @@ class TaskDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of this rank of the set that `test_set` names."""
         return self._eval_dataloader(self.test_set)
-
-    def set_hidden_states(self, hidden: Mapping[str, Tensor]) -> None:
-        """Put cached hidden states into the batches of these sets.
-
-        They are (n, D) each, in the order of `PackedTokens`. Those on a GPU stay there: a batch
-        carries their indices, and they are gathered after its transfer.
-        """
-        self._hidden = dict(hidden)
 
     def state_dict(self) -> dict[str, Any]:
         """For checkpoints: the position in the training order."""
@@ -132,70 +109,43 @@ class TaskDataModule(LightningDataModule):
         if not isinstance(batch, Batch) or batch.hidden_index is None:
             return batch
         assert self.trainer is not None
-        assert self.trainer.state.stage is not None
         name = _SETS.get(self.trainer.state.stage, self.test_set)
-        return batch._replace(hidden=self._hidden[name][batch.hidden_index], hidden_index=None)
+        return batch._replace(hidden=self.hidden[name][batch.hidden_index], hidden_index=None)
 
     def _eval_dataloader(self, name: str) -> DataLoader[Any]:
-        lengths = self.packed[name].row_lengths()
-        batches = eval_batches(lengths, self.eval_batch_size, *self._ranks())
-        return self._dataloader(name, dict(self.splits.items())[name], batches, score_all=True)
+        lengths, batch_size = self.packed[name].row_lengths(), self.config.data.eval_batch_size
+        batches = eval_batches(lengths, batch_size, *self._ranks())
+        return self._dataloader(name, batches, score_all=True)
 
-    def _dataloader(
-        self, name: str, part: Examples, batches: Any, *, score_all: bool
-    ) -> DataLoader[Any]:
-        hidden = self._hidden.get(name)
+    def _dataloader(self, name: str, batches: Any, *, score_all: bool) -> DataLoader[Any]:
+        examples, hidden = self.splits.sets[name], self.hidden.get(name)
+        num_workers = self.config.data.num_workers
         # Workers must not touch hidden states on a GPU, which need no transfer either.
         on_device = hidden is not None and hidden.device.type != "cpu"
         collator = Collator(
             self.packed[name],
-            part.labels,
-            part.row_ids,
+            examples.labels,
+            examples.row_ids,
             self.word_ids,
             score_all=score_all,
             hidden=None if on_device else hidden,
             with_hidden_index=on_device,
         )
         return DataLoader(
-            range(len(part)),  # type: ignore[arg-type]  # a range indexes like a data set
+            range(len(examples)),  # type: ignore[arg-type]  # a range indexes like a data set
             batch_sampler=batches,
             collate_fn=collator,
-            num_workers=self.num_workers,
+            num_workers=num_workers,
             worker_init_fn=_ignore_preemption,
             # Otherwise, creating an iterator would draw from the generator that dropout uses.
-            generator=torch.Generator().manual_seed(self.seed),
-            persistent_workers=self.num_workers > 0,
+            generator=torch.Generator().manual_seed(self.config.seed),
+            persistent_workers=num_workers > 0,
             pin_memory=self.trainer is not None
             and self.trainer.strategy.root_device.type == "cuda",
         )
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def build_datamodule(
-    config: Config, splits: Splits, encoder: Encoder, word_ids: Sequence[int]
-) -> TaskDataModule:
-    """Tokenize the sets of a run; warn about sets of which much is truncated."""
-    steps = config.trainer.max_steps
-    data = TaskDataModule(
-        splits,
-        encoder,
-        word_ids=word_ids,
-        batch_size=config.data.batch_size,
-        eval_batch_size=config.data.eval_batch_size,
-        seed=config.seed,
-        train_batches=steps * config.trainer.accumulate_grad_batches if steps else None,
-        score_all_labels=config.loss == "label_words",
-        bucketing=config.data.bucketing,
-        num_workers=config.data.num_workers,
-    )
-    for name, packed in data.packed.items():
-        share = packed.truncated / len(packed)
-        if share > _WARN_TRUNCATED:
-            text = "%.0f %% of the %s texts are truncated to %d tokens (data.max_length)."
-            logger.warning(text, 100 * share, name, config.data.max_length)
-    return data
 
 
 def _ignore_preemption(_: int) -> None:

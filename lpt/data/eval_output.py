@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lpt.data.candidates import ANSWER, GROUP, ID
 from lpt.data.examples import UNKNOWN, Examples
-from lpt.data.tasks import Task
+from lpt.data.tasks import Task, format_label
 
 
 class EvalOutput(NamedTuple):
@@ -27,11 +27,6 @@ class EvalOutput(NamedTuple):
     num_labels: int
     examples: Examples
 
-    @property
-    def groups(self) -> list[list[int]]:
-        """Positions of the examples that are scored together, group by group."""
-        return self.examples.groups()
-
 
 def prediction_columns(
     output: EvalOutput, task: Task, *, texts: bool = False
@@ -41,14 +36,16 @@ def prediction_columns(
     They are index (the row in the source); id, group and answer, as far as the set has them;
     prediction; label, if any is known; and with `texts`, the columns of the template.
     """
-    examples = output.examples
+    examples, labels = output.examples, task.config.labels
     columns: dict[str, list[str]] = {"index": [str(row) for row in examples.row_ids]}
     for name in (ID, GROUP, ANSWER):
         if name in examples.metadata:
             columns[name] = examples.metadata[name]
-    columns["prediction"] = [task.format_label(label) for label in output.predicted.tolist()]
+    columns["prediction"] = [format_label(label, labels) for label in output.predicted.tolist()]
     if any(label != UNKNOWN for label in examples.labels):
-        columns["label"] = [task.format_label(y) if y != UNKNOWN else "" for y in examples.labels]
+        columns["label"] = [
+            format_label(label, labels) if label != UNKNOWN else "" for label in examples.labels
+        ]
     if texts:
         columns |= {n: list(c) for n, c in examples.columns.items() if n not in columns}
     return columns

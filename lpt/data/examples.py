@@ -1,4 +1,4 @@
-"""Labelled examples, built from the rows of a table."""
+"""Labeled examples, built from the rows of a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lpt.config.task_schema import UNKNOWN as UNKNOWN  # re-exported
+from lpt.config.task_schema import TaskConfig
 from lpt.data.candidates import ANSWER, GOLD, GROUP, ID, expand_rows
 from lpt.data.tables import Table
 from lpt.data.tasks import Task
@@ -41,7 +42,7 @@ class Examples:
         return len(self.labels)
 
     @property
-    def labelled(self) -> bool:
+    def labeled(self) -> bool:
         """Whether every example has a label."""
         return UNKNOWN not in self.labels
 
@@ -83,41 +84,42 @@ def build_examples(task: Task, table: Table, *, need_labels: bool) -> Examples:
             the task's, an id occurs twice, or a group has no right answer, each with file and
             line; or no row is left.
     """
-    if task.row_expansion is not None:
-        table = expand_rows(table, task.row_expansion)
+    config = task.config
+    if config.row_expansion is not None:
+        table = expand_rows(table, config.row_expansion)
     problems = Problems()
     texts = dict.fromkeys((*task.template.columns, *task.extra_columns))
-    found = {name: _find_column(task, table, name) for name in (*texts, task.label_column)}
+    found = {name: _find_column(config, table, name) for name in (*texts, config.label_column)}
     for name, column in found.items():
         if column is None and (need_labels or name in texts):
-            _add_missing_column(task, table, name, problems)
+            _add_missing_column(config, table, name, problems)
     problems.raise_if_any()
-    columns = {name: _texts(table, found[name] or "", problems) for name in texts}
-    labels, kept = _labels(task, table, found[task.label_column], need_labels, problems)
-    metadata = _metadata(task, table, problems)
+    columns = {name: _texts(table, str(found[name]), problems) for name in texts}
+    labels, kept = _labels(task, table, found[config.label_column], need_labels, problems)
+    metadata = _metadata(config, table, problems)
     problems.raise_if_any()
     examples = Examples(columns, labels, list(range(len(table))), metadata)
-    if task.task_type == "multiple_choice":
+    if config.task_type == "multiple_choice":
         _check_groups(table, examples, problems)
     if not kept:
-        skipped = ", ".join(map(repr, task.skip_labels))
+        skipped = ", ".join(map(repr, config.skip_labels))
         problems.add(table.name, f"only rows with skipped labels ({skipped})", "other rows as well")
     problems.raise_if_any()
     return examples if len(kept) == len(table) else examples.select(kept)
 
 
-def _find_column(task: Task, table: Table, name: str) -> str | None:
+def _find_column(config: TaskConfig, table: Table, name: str) -> str | None:
     """The column of that name, or else under one of its aliases."""
-    options = [name, *task.aliases.get(name, ())]
+    options = [name, *config.aliases.get(name, ())]
     return next((option for option in options if option in table.columns), None)
 
 
-def _add_missing_column(task: Task, table: Table, name: str, problems: Problems) -> None:
+def _add_missing_column(config: TaskConfig, table: Table, name: str, problems: Problems) -> None:
     near = did_you_mean(name, table.columns)
-    key = "task.label_column" if name == task.label_column else "task.template"
+    key = "task.label_column" if name == config.label_column else "task.template"
     problems.add(
         table.name,
-        f"no column {' or '.join([name, *task.aliases.get(name, ())])} "
+        f"no column {' or '.join([name, *config.aliases.get(name, ())])} "
         f"(it has: {', '.join(table.columns)})",
         f"the columns of {key}",
         f"name the column in {key}{f'; {near}' if near else ''}",
@@ -139,17 +141,18 @@ def _texts(table: Table, column: str, problems: Problems) -> list[str]:
 def _labels(
     task: Task, table: Table, column: str | None, need_labels: bool, problems: Problems
 ) -> tuple[list[int] | list[float], list[int]]:
-    """Label of each row, and the rows whose label is not among `task.skip_labels`."""
+    """Label of each row, and the rows whose label is not among `skip_labels`."""
     if column is None:
         return [UNKNOWN] * len(table), list(range(len(table)))
+    config = task.config
     values = [None if text is None else text.strip() for text in table.columns[column]]
-    class_names = table.class_names.get(column)
+    class_names = table.class_names.get(column, ())
     parsed = {value: _parse_label(task, value, class_names) for value in set(values)}
-    kept = [row for row, value in enumerate(values) if value not in task.skip_labels]
-    expected = ", ".join(task.labels)
+    kept = [row for row, value in enumerate(values) if value not in config.skip_labels]
+    expected = ", ".join(config.labels)
     hint = "correct the row, or list the label in task.labels (with a word in task.label_words)"
     if task.value_range:
-        expected, hint = f"a number from {' to '.join(task.labels)}", "correct the row"
+        expected, hint = f"a number from {' to '.join(config.labels)}", "correct the row"
     with problems.rows(table.name, "rows with such labels") as bad_rows:
         for row in kept:
             value, label = values[row], parsed[values[row]]
@@ -160,11 +163,13 @@ def _labels(
     return labels if task.value_range else [int(label) for label in labels], kept
 
 
-def _parse_label(task: Task, value: str | None, class_names: Sequence[str] | None) -> float | None:
+def _parse_label(task: Task, value: str | None, class_names: Sequence[str]) -> float | None:
     """Label index or number; UNKNOWN for a missing or skipped label, None for an invalid one."""
-    if value in task.skip_labels or (value in _NO_LABEL and value not in task.labels):
+    config = task.config
+    if value is None or value in config.skip_labels:
         return UNKNOWN
-    assert value is not None
+    if value in _NO_LABEL and value not in config.labels:
+        return UNKNOWN
     if task.value_range is not None:
         try:
             number = round(float(value), _DECIMALS)
@@ -173,24 +178,23 @@ def _parse_label(task: Task, value: str | None, class_names: Sequence[str] | Non
         inside = task.value_range[0] <= number <= task.value_range[1]
         return number if inside or number == UNKNOWN else None
     names = [value]
-    if class_names is not None and value in map(str, range(len(class_names))):
+    if value in map(str, range(len(class_names))):
         names.insert(0, class_names[int(value)])  # the hub's numbers may not be the task's
-    labels = (task.label_aliases.get(name, name) for name in names)
-    return next((task.labels.index(label) for label in labels if label in task.labels), None)
+    labels = (config.label_aliases.get(name, name) for name in names)
+    return next((config.labels.index(label) for label in labels if label in config.labels), None)
 
 
-def _metadata(task: Task, table: Table, problems: Problems) -> dict[str, list[str]]:
-    sources = {ID: next((name for name in task.id_columns if name in table.columns), None)}
-    if task.row_expansion is not None:
-        sources |= {name: name for name in (ID, GROUP, ANSWER, GOLD)}
-    metadata = {
-        name: [value or "" for value in table.columns[column]]
-        for name, column in sources.items()
-        if column is not None and column in table.columns
-    }
+def _metadata(config: TaskConfig, table: Table, problems: Problems) -> dict[str, list[str]]:
     hint = "correct the file"
-    if task.row_expansion is None:
+    if config.row_expansion is None:
+        ids = [name for name in config.id_columns if name in table.columns]
+        sources = {ID: ids[0]} if ids else {}
         hint += ", or use no column as id: task.id_columns=[]"
+    else:
+        sources = {name: name for name in (ID, GROUP, ANSWER, GOLD) if name in table.columns}
+    metadata = {
+        name: [value or "" for value in table.columns[column]] for name, column in sources.items()
+    }
     first_rows: dict[str, int] = {}
     with problems.rows(table.name, "duplicate ids") as bad_rows:
         for row, value in enumerate(metadata.get(ID, ())):

@@ -47,8 +47,6 @@ class PackedTokens:
 
     Attributes:
         ids: (n,) token ids.
-        branch_ids: (n,) 0 for a context, else the number of the label part, from 1.
-        position_ids: (n,) position of each token in its own sequence.
         starts: (E, 1+P) index of the first token of each context and label part.
         lengths: (E, 1+P) number of tokens of each.
         mask_index: (E,) position of the mask in the context; empty for causal models.
@@ -76,21 +74,8 @@ class PackedTokens:
         self.ids = torch.from_numpy(np.concatenate(ids))
         self.lengths = torch.from_numpy(np.concatenate(lengths))
         self.mask_index = torch.from_numpy(np.concatenate(mask_index))
-        self._set_positions()
-
-    def _set_positions(self) -> None:
-        lengths, width = self.lengths.numpy().reshape(-1), self.lengths.shape[1]
-        numbers = np.tile(np.arange(width, dtype=np.int16), len(self))
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        # A label part continues its context, wherever its own tokens are stored.
-        offsets = np.repeat(lengths[::width], width) * (numbers > 0) - starts
-        # One number per token, of millions: in small types, and in place.
-        positions = np.repeat(offsets.astype(np.int32 if ends[-1] < 2**31 else np.int64), lengths)
-        positions += np.arange(ends[-1], dtype=positions.dtype)
-        self.starts = torch.from_numpy(starts.reshape(-1, width))
-        self.branch_ids = torch.from_numpy(np.repeat(numbers, lengths))
-        self.position_ids = torch.from_numpy(positions.astype(np.int32, copy=False))
+        ends = self.lengths.flatten().cumsum(0).view_as(self.lengths)
+        self.starts = ends - self.lengths
 
     def __len__(self) -> int:
         """Number of examples E."""
@@ -120,22 +105,20 @@ class PackedTokens:
             labels: (B,) the label part of each; None: all of them.
         """
         starts, lengths = self.starts[examples], self.lengths[examples]
-        if labels is None:
-            row_lengths = lengths.sum(1, keepdim=True)
-        else:
-            context = lengths[:, :1]
-            part = 1 + labels[:, None]
-            row_lengths = context + lengths.gather(1, part)
-        column = torch.arange(int(row_lengths.max()))
-        index = starts[:, :1] + column
-        if labels is not None:  # behind the context, skip the label parts in front of this one
-            index = torch.where(column < context, index, starts.gather(1, part) - context + column)
-        real = column < row_lengths
-        index = index.masked_fill(~real, 0)
+        numbers = torch.arange(lengths.shape[1]).expand_as(lengths)  # 0: context, then label parts
+        if labels is not None:
+            wanted = torch.stack([torch.zeros_like(labels), 1 + labels], 1)
+            starts, lengths, numbers = (x.gather(1, wanted) for x in (starts, lengths, numbers))
+        ends = lengths.cumsum(1)  # in the row
+        column = torch.arange(int(ends.max())).repeat(len(ends), 1)
+        real = column < ends[:, -1:]
+        piece = torch.searchsorted(ends, column, right=True).clamp(max=ends.shape[1] - 1)
+        offset = column - (ends - lengths).gather(1, piece)
+        index = (starts.gather(1, piece) + offset) * real
         branches = None
-        if self.num_label_parts:
-            branch_ids = self.branch_ids[index].long() * real
-            branches = Branches(branch_ids, self.position_ids[index].long() * real)
+        if self.num_label_parts:  # each continues its context
+            position_ids = offset + lengths[:, :1] * (piece > 0)
+            branches = Branches(numbers.gather(1, piece) * real, position_ids * real)
         input_ids = self.ids[index].long().masked_fill(~real, self.pad_id)
         return Rows(input_ids, real.long(), branches, index)
 

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from lpt.config.schema import Config
+from lpt.config.task_schema import TaskConfig
 from lpt.data.tables import (
     SUFFIXES,
     Table,
@@ -25,31 +25,13 @@ from lpt.errors import ConfigError, HubError, Problem, config_error
 from lpt.models.hub_access import hub_reachable, hub_state
 
 logger = logging.getLogger(__name__)
-_SPLIT_NAMES = {
-    "train": ("train",),
-    "dev": ("dev", "validation", "valid", "val"),
-    "test": ("test",),
-}
+_NAMES = {"train": ["train"], "dev": ["dev", "validation", "valid", "val"], "test": ["test"]}
 _SAVED = "dataset_dict.json"  # written by `DatasetDict.save_to_disk`
-
-
-class Source(Protocol):
-    """Provides the splits of a task: train, dev, test and its extra evaluation sets."""
-
-    def has(self, split: str) -> bool:
-        """Whether the split exists."""
-
-    def read(self, split: str) -> Table:
-        """The rows of a split, in order.
-
-        Raises:
-            ConfigError: The split is missing or malformed; every bad row is named.
-        """
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder with a file for each split.
+    """A folder with a file for each split, or one written by `DatasetDict.save_to_disk`.
 
     Attributes:
         path: The folder.
@@ -65,10 +47,16 @@ class FolderSource:
     hub_splits: Mapping[str, str] = field(default_factory=dict)
     skip_short_rows: bool = False
 
-    def has(self, split: str) -> bool:  # noqa: D102
+    def has(self, split: str) -> bool:
+        """Whether the split exists."""
         return bool(self._find(split))
 
-    def read(self, split: str) -> Table:  # noqa: D102
+    def read(self, split: str) -> Table:
+        """The rows of a split, in order.
+
+        Raises:
+            ConfigError: The split is missing or malformed; every bad row is named.
+        """
         found = self._find(split)
         if not found:
             present = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
@@ -78,12 +66,20 @@ class FolderSource:
                 f"{' or '.join(self._stems(split))}, a file of type {', '.join(SUFFIXES)}",
                 f"put the file there, or name it: task.files.{split}=FILE",
             )
+        if found[0].is_dir():
+            from datasets import load_from_disk
+
+            return table_from_dataset(load_from_disk(str(found[0])), str(found[0]))
         if len(found) > 1:
             return read_shards(found)
         return read_table(found[0], self.header, skip_short_rows=self.skip_short_rows)
 
     def _find(self, split: str) -> list[Path]:
-        """The file of a split, or its shards; empty if there is none."""
+        """The file, shards or saved data set of a split; empty if there is none."""
+        if (self.path / _SAVED).is_file():
+            names = [_relative_to_task(self.hub_splits.get(split, split)), *_NAMES.get(split, [])]
+            saved = [self.path / name for name in names]
+            return [folder for folder in saved if (folder / "state.json").is_file()][:1]
         stems = self._stems(split)
         names = [stem for stem in stems if stem.endswith(SUFFIXES)]
         for name in names or [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]:
@@ -107,42 +103,10 @@ class FolderSource:
             return [name]
         stems = [name] if name is not None else []
         if name is None or "/" not in name:  # in another folder, these names are another task's
-            stems += _SPLIT_NAMES.get(split, ())
+            stems += _NAMES.get(split, [])
         if split in self.hub_splits:
             stems.append(_relative_to_task(self.hub_splits[split]))
         return list(dict.fromkeys(stems))
-
-
-@dataclass(frozen=True)
-class SavedSource:
-    """A folder written by `DatasetDict.save_to_disk`.
-
-    Attributes:
-        path: The folder.
-        hub_splits: The hub's name of each split.
-    """
-
-    path: Path
-    hub_splits: Mapping[str, str]
-
-    def has(self, split: str) -> bool:  # noqa: D102
-        return self._find(split) is not None
-
-    def read(self, split: str) -> Table:  # noqa: D102
-        from datasets import load_from_disk
-
-        name = self._find(split)
-        if name is None:
-            present = ", ".join(sorted(p.name for p in self.path.iterdir() if p.is_dir()))
-            given = f"{self.path} has no {split} split (it has: {present})"
-            raise config_error("data.path", given, self.hub_splits.get(split, split))
-        folder = str(self.path / name)
-        return table_from_dataset(load_from_disk(folder), folder)
-
-    def _find(self, split: str) -> str | None:
-        hub_name = _relative_to_task(self.hub_splits.get(split, split))
-        names = [hub_name, *_SPLIT_NAMES.get(split, ())]
-        return next((name for name in names if (self.path / name / "state.json").is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -160,10 +124,16 @@ class HubSource:
     config: str | None
     hub_splits: Mapping[str, str]
 
-    def has(self, split: str) -> bool:  # noqa: D102
+    def has(self, split: str) -> bool:
+        """Whether the split exists."""
         return split in self.hub_splits
 
-    def read(self, split: str) -> Table:  # noqa: D102
+    def read(self, split: str) -> Table:
+        """The rows of a split, in order.
+
+        Raises:
+            ConfigError: There is no such split, or it could not be loaded.
+        """
         hub_reachable()
         from datasets import load_dataset  # reads the hub's state when imported
         from datasets.exceptions import DatasetsError
@@ -189,6 +159,9 @@ class HubSource:
             raise (ConfigError if reached else HubError)([problem]) from error
 
 
+Source = FolderSource | HubSource
+
+
 def _relative_to_task(hub_split: str) -> str:
     """Path of a hub split relative to the task's folder, in a copy of the hub's files."""
     *parts, split = hub_split.split("/")
@@ -208,7 +181,7 @@ def build_source(config: Config) -> Source:
         test = config.task.files.get("test") if config.task.fixed_test else None
         raise config_error(
             "data.root",
-            f"{root} has no folder {' or '.join(_folder_names(config))}"
+            f"{root} has no folder {' or '.join(_folder_names(config.task))}"
             f"{f' with {test}' if test else ''} (it has: {present or 'none'})",
             "a folder that holds the tasks under their official names",
             "data.path=FOLDER",
@@ -224,27 +197,28 @@ def find_source(config: Config) -> Source | None:
     Raises:
         ConfigError: Several folders have equally many.
     """
-    task, data = config.task, config.data
-    if data.path is not None:
-        return _open_folder(config, Path(data.path))
-    if data.root is None and task.hub is not None:
-        return HubSource(task.hub, task.hub_config, _hub_splits(config))
-    if data.root is None:
-        assert task.default_path is not None
-        return _open_folder(config, Path(task.default_path))
-    folders = find_folders(Path(data.root), _folder_names(config))
-    sources = {path: _open_folder(config, path) for path in folders}
+    task, data, extra = config.task, config.data, extra_eval_sets(config)
+    hub_splits = task.hub_splits | {n: e.hub for n, e in extra.items() if e.hub is not None}
+    if data.path is None and data.root is None and task.hub is not None:
+        return HubSource(task.hub, task.hub_config, hub_splits)
+    files = task.files | {name: extra_set.file for name, extra_set in extra.items()}
+
+    def open_folder(path: str | Path) -> FolderSource:
+        return FolderSource(Path(path), files, task.header, hub_splits, task.skip_short_rows)
+
+    if data.root is None or data.path is not None:
+        return open_folder(data.path or str(task.default_path))
+    sources = [open_folder(path) for path in find_folders(Path(data.root), _folder_names(task))]
     if task.fixed_test:
-        sources = {path: source for path, source in sources.items() if source.has("test")}
-    names = (*task.files, *extra_eval_sets(config))
-    counts = {path: sum(map(source.has, names)) for path, source in sources.items()}
-    best = [path for path, count in counts.items() if count == max(counts.values())]
+        sources = [source for source in sources if source.has("test")]
+    counts = [sum(map(source.has, files)) for source in sources]
+    best = [s.path for s, count in zip(sources, counts, strict=True) if count == max(counts)]
     if len(best) > 1:
         given = f"{data.root} has {', '.join(map(str, best))} for {task.name}"
         raise config_error("data.root", given, "one of them", f"data.path={best[0]}")
     if len(sources) > 1:
-        logger.info("Found %s; using %s.", " and ".join(map(str, sources)), best[0])
-    return sources[best[0]] if best else None
+        logger.info("%s has %d folders of %s; using %s.", data.root, len(sources), task.name, *best)
+    return open_folder(best[0]) if best else None
 
 
 def find_folders(root: Path, names: Sequence[str]) -> list[Path]:
@@ -257,19 +231,5 @@ def find_folders(root: Path, names: Sequence[str]) -> list[Path]:
     return []
 
 
-def _open_folder(config: Config, path: Path) -> Source:
-    if (path / _SAVED).is_file():
-        return SavedSource(path, _hub_splits(config))
-    task = config.task
-    files = task.files | {name: extra.file for name, extra in extra_eval_sets(config).items()}
-    return FolderSource(path, files, task.header, _hub_splits(config), task.skip_short_rows)
-
-
-def _hub_splits(config: Config) -> dict[str, str]:
-    extra = {name: e.hub for name, e in extra_eval_sets(config).items() if e.hub is not None}
-    return config.task.hub_splits | extra
-
-
-def _folder_names(config: Config) -> list[str]:
-    task = config.task
+def _folder_names(task: TaskConfig) -> list[str]:
     return list(dict.fromkeys(n for n in (task.folder or task.name, task.hub_config) if n))

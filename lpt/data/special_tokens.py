@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from transformers import PreTrainedTokenizerBase
 
@@ -13,29 +13,21 @@ class SpecialTokenEscaper:
 
     Attributes:
         ids: Ids of all special tokens except the unknown token, which stands for any text.
+        pattern: Matches any special token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         added = {i: t for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         self.ids = {*tokenizer.all_special_ids, *added} - {tokenizer.unk_token_id}
         tokens = {*tokenizer.all_special_tokens, *(token.content for token in added.values())}
-        self._pattern = _any_of(tokens)
+        self.pattern = _any_of(tokens)
         self._normalizer = tokenizer.backend_tokenizer.normalizer if tokenizer.is_fast else None
         # The tokenizer searches normalized text for some of them, after normalizing the token.
         self._normalized_pattern = _any_of({*tokens, *map(self._normalize, tokens)})
 
-    def find(self, text: str) -> str | None:
-        """The first special token in a text."""
-        found = self._pattern.search(text)
-        return found[0] if found else None
-
-    def count(self, ids: Sequence[int]) -> int:
-        """The number of special tokens among these token ids."""
-        return sum(map(self.ids.__contains__, ids))
-
     def escape(self, text: str) -> str:
         """The text without special tokens."""
-        return self._pattern.sub(_insert_space, text)
+        return self.pattern.sub(_insert_space, text)
 
     def normalize_and_escape(self, text: str) -> str:
         """The normalized text without special tokens.

@@ -7,9 +7,9 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from lpt.data.templates import Template
+from lpt.data.templates import Kind, Template
 from lpt.errors import Problems
 from lpt.files import JsonModel, read_json_model
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
-_FORMAT = 1
 _MAX_BYTES = 1 << 30
 _MAIN_SETS = ("train", "dev", "test")
 
@@ -36,12 +35,16 @@ class SetDescription(JsonModel):
 class SplitDescription(JsonModel):
     """The content of split.json; `sha256` covers train, dev and test."""
 
-    format: Literal[1]
+    format: Literal[1] = 1
     task: str
-    kind: Literal["masked", "causal"]
+    kind: Kind
     template: str
     sha256: str
     sets: dict[str, SetDescription]
+
+    def to_json(self) -> str:
+        """The text of the file."""
+        return json.dumps(self.model_dump()) + "\n"
 
 
 def examples_digest(examples: Examples, template: Template, labels: Sequence[str]) -> str:
@@ -55,25 +58,24 @@ def examples_digest(examples: Examples, template: Template, labels: Sequence[str
     return sha.hexdigest()
 
 
-def describe_splits(splits: Splits, task: Task) -> dict[str, Any]:
-    """The content of split.json; see `SplitDescription`."""
+def describe_splits(splits: Splits, task: Task) -> SplitDescription:
+    """The content of split.json."""
     sets = {
-        name: {
-            "origin": splits.origin[name],
-            "sha256": examples_digest(examples, task.template, task.labels),
-            "rows": examples.row_ids,
-        }
-        for name, examples in splits.items()
+        name: SetDescription(
+            origin=splits.origin[name],
+            sha256=examples_digest(examples, task.template, task.config.labels),
+            rows=examples.row_ids,
+        )
+        for name, examples in splits.sets.items()
     }
-    main = [(name, sets[name]["sha256"], sets[name]["rows"]) for name in _MAIN_SETS]
-    return {
-        "format": _FORMAT,
-        "task": task.name,
-        "kind": task.template.kind,
-        "template": task.template.text,
-        "sha256": hashlib.sha256(json.dumps(main).encode()).hexdigest(),
-        "sets": sets,
-    }
+    main = [(name, sets[name].sha256, sets[name].rows) for name in _MAIN_SETS]
+    return SplitDescription(
+        task=task.config.name,
+        kind=task.template.kind,
+        template=task.template.text,
+        sha256=hashlib.sha256(json.dumps(main).encode()).hexdigest(),
+        sets=sets,
+    )
 
 
 def read_split_file(file: Path) -> SplitDescription:
@@ -82,9 +84,9 @@ def read_split_file(file: Path) -> SplitDescription:
     Raises:
         ConfigError: It is not a split file.
     """
-    if file.is_dir():
-        file /= SPLIT_FILE
-    return read_json_model(file, SplitDescription, max_bytes=_MAX_BYTES)
+    return read_json_model(
+        file / SPLIT_FILE if file.is_dir() else file, SplitDescription, max_bytes=_MAX_BYTES
+    )
 
 
 def verify_splits(splits: Splits, task: Task, file: Path) -> None:
@@ -98,20 +100,19 @@ def verify_splits(splits: Splits, task: Task, file: Path) -> None:
     description = read_split_file(file)
     template = Template.parse(description.template, description.kind)
     problems = Problems()
-    actual = dict(splits.items())
-    extra = [name for name in description.sets if name in actual]
-    for name in dict.fromkeys((*_MAIN_SETS, *extra)):
+    for name, examples in splits.sets.items():
         expected = description.sets.get(name)
         if expected is None:
-            problems.add("data.verify", f"{file} has no {name} set", "train, dev and test")
-        elif expected.rows != actual[name].row_ids:
+            if name in _MAIN_SETS:
+                problems.add("data.verify", f"{file} has no {name} set", "train, dev and test")
+        elif expected.rows != examples.row_ids:
             problems.add(
                 "data.verify",
-                f"{name}: {_difference(expected.rows, actual[name].row_ids)}",
+                f"{name}: {_difference(expected.rows, examples.row_ids)}",
                 f"the rows of {file} ({expected.origin!r})",
                 "use data.protocol, k, dev_k, sampling, seed, test and limit_* of that run",
             )
-        elif expected.sha256 != examples_digest(actual[name], template, task.labels):
+        elif expected.sha256 != examples_digest(examples, template, task.config.labels):
             problems.add(
                 "data.verify",
                 f"{name}: the same rows, but different texts or labels",

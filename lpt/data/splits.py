@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lpt.config.schema import Config
@@ -27,30 +27,21 @@ class Splits:
     """The sets of a run.
 
     Attributes:
-        train: Training examples.
-        dev: Examples that select the checkpoint.
-        test: Examples scored once at the end; they may be unlabelled.
+        sets: `train`; `dev`, which selects the checkpoint; `test` and any extra evaluation sets,
+            which are scored once at the end and may be unlabeled.
         origin: Where each set comes from, in words.
-        extra: Extra evaluation sets, predicted with the same checkpoint as test.
         dev_k: Size of the dev set that was sampled from train, counted as `data.dev_k`; None: dev
             is official.
     """
 
-    train: Examples
-    dev: Examples
-    test: Examples
+    sets: Mapping[str, Examples]
     origin: dict[str, str]
-    extra: Mapping[str, Examples] = field(default_factory=dict)
     dev_k: int | None = None
-
-    def items(self) -> list[tuple[str, Examples]]:
-        """(name, examples) of each set."""
-        return [("train", self.train), ("dev", self.dev), ("test", self.test), *self.extra.items()]
 
     @property
     def test_sets(self) -> list[str]:
         """Names of the sets that are predicted at the end, after dev."""
-        return ["test", *self.extra]
+        return [name for name in self.sets if name not in ("train", "dev")]
 
 
 def read_splits(config: Config, task: Task) -> Splits:
@@ -59,20 +50,13 @@ def read_splits(config: Config, task: Task) -> Splits:
     Raises:
         ConfigError: Something about the data is wrong.
     """
-    extra = list(extra_eval_sets(config))
-    splits = make_splits(build_source(config), task, config.data, config.task.fixed_test, extra)
+    splits = make_splits(build_source(config), task, config.data, list(extra_eval_sets(config)))
     if config.data.verify is not None:
         verify_splits(splits, task, Path(config.data.verify))
     return splits
 
 
-def make_splits(
-    source: Source,
-    task: Task,
-    data: DataConfig,
-    fixed_test: bool = False,
-    extra: Sequence[str] = (),
-) -> Splits:
+def make_splits(source: Source, task: Task, data: DataConfig, extra: Sequence[str] = ()) -> Splits:
     """Read a task's rows and split them by `data.protocol`.
 
     `full` uses the official sets; without a dev set, or with `data.test=dev`, rows of train are
@@ -84,7 +68,7 @@ def make_splits(
     Raises:
         ConfigError: A set is missing or malformed, or k does not fit the data; all at once.
     """
-    has_dev = source.has("dev")
+    has_dev, fixed_test = source.has("dev"), task.config.fixed_test
     official = data.protocol == "full" and has_dev and (data.test == "official" or fixed_test)
     test_set = "dev" if has_dev and not official and not fixed_test else "test"
     names = ["train", "dev", "test"] if official else ["train", test_set]
@@ -98,15 +82,21 @@ def make_splits(
             "data.test=dev tests on the dev set and holds out dev_k rows of train for selection; "
             "data=kshot also tests on the dev set",
         )
-    sets = _read_sets(source, task, names, extra, problems)
-    origin = {name: OFFICIAL.format(name) for name in sets} | {"test": OFFICIAL.format(test_set)}
-    dev_k = None if official else _dev_k(data, len(sets["train"].groups()))
-    if dev_k is None:
-        train, dev = sets["train"], sets["dev"]
-    else:
-        train, dev = _sample(task, sets["train"], data, dev_k, origin)
-    extra_sets = {name: sets[name] for name in extra if name in sets}
-    return _subsample(Splits(train, dev, sets[test_set], origin, extra_sets, dev_k), data)
+    read = _read_sets(source, task, names, extra, problems)
+    origin = {name: OFFICIAL.format(name) for name in read} | {"test": OFFICIAL.format(test_set)}
+    train, dev, dev_k = read["train"], read.get("dev"), None
+    if not official:
+        dev_k = _dev_k(data, len(train.groups()))
+        train, dev = _sample(task, train, data, dev_k, origin)
+    assert dev is not None
+    sets = {"train": train, "dev": dev, "test": read[test_set]}
+    sets |= {name: read[name] for name in extra if name in read}
+    limits = {"train": data.limit_train, "dev": data.limit_dev}
+    for name, examples in sets.items():
+        sets[name] = examples.subsample(limits.get(name, data.limit_test), data.seed)
+        if (count := len(sets[name])) < len(examples):
+            origin[name] += f", {count} of {len(examples)} sampled with seed {data.seed}"
+    return Splits(sets, origin, dev_k)
 
 
 def _dev_k(data: DataConfig, train_groups: int) -> int:
@@ -135,7 +125,7 @@ def _sample(
         wanted = dev_k * len({*classes})
         if data.sampling == "per_class" and len(sample.dev) < wanted:
             message = "The dev set of %s has only %d of %d examples: some classes have no more."
-            logger.warning(message, task.name, len(sample.dev), wanted)
+            logger.warning(message, task.config.name, len(sample.dev), wanted)
         origin["train"] = f"sampled from train ({data.sampling}, k={data.k}, {seed})"
         origin["dev"] = f"sampled from the rest of train ({data.sampling}, dev_k={dev_k}, {seed})"
     else:
@@ -145,18 +135,6 @@ def _sample(
     groups = train.groups()
     rows = [[row for number in part for row in groups[number]] for part in sample]
     return train.select(rows[0]), train.select(rows[1])
-
-
-def _subsample(splits: Splits, data: DataConfig) -> Splits:
-    """Apply data.limit_*; extra sets are limited as test is."""
-    limits = {"train": data.limit_train, "dev": data.limit_dev}
-    sets, origin = {}, dict(splits.origin)
-    for name, examples in splits.items():
-        sets[name] = examples.subsample(limits.get(name, data.limit_test), data.seed)
-        if (count := len(sets[name])) < len(examples):
-            origin[name] += f", {count} of {len(examples)} sampled with seed {data.seed}"
-    train, dev, test = (sets.pop(name) for name in ("train", "dev", "test"))
-    return Splits(train, dev, test, origin, sets, splits.dev_k)
 
 
 def strata(task: Task, examples: Examples) -> list[Hashable]:
@@ -170,7 +148,7 @@ def strata(task: Task, examples: Examples) -> list[Hashable]:
     if task.value_range is not None:
         middle = sum(task.value_range) / 2
         return [labels[group[0]] >= middle for group in groups]
-    if task.task_type == "multiple_choice" and len({len(group) for group in groups}) == 1:
+    if task.config.task_type == "multiple_choice" and len({len(group) for group in groups}) == 1:
         return [tuple(labels[i] for i in group) for group in groups]
     if any(len(group) > 1 for group in groups):
         return [0] * len(groups)

@@ -18,7 +18,7 @@ from lpt.errors import Problems, config_error
 MASK = "<mask>"
 WORD = "word"
 _COLUMN = re.compile(r"\{([^{}]*)\}")
-Columns = Mapping[str, Sequence[str]]
+Kind = Literal["masked", "causal"]
 TokenIds = list[int]
 
 
@@ -32,10 +32,10 @@ class Template:
     """
 
     text: str
-    kind: Literal["masked", "causal"]
+    kind: Kind
 
     @classmethod
-    def parse(cls, text: str, kind: Literal["masked", "causal"]) -> Template:
+    def parse(cls, text: str, kind: Kind) -> Template:
         """Check a template.
 
         Raises:
@@ -63,11 +63,6 @@ class Template:
     def columns(self) -> tuple[str, ...]:
         """Columns it inserts, in order of first appearance."""
         return tuple(dict.fromkeys(n for n in _COLUMN.findall(self.text) if n != WORD))
-
-    @property
-    def literal(self) -> str:
-        """The text without columns, mask and {word}."""
-        return _COLUMN.sub("", self.text.replace(MASK, ""))
 
     def render(
         self, values: Mapping[str, str], answer: str, clean: Callable[[str], str] = str
@@ -145,15 +140,15 @@ class Encoder:
     def _check(self) -> None:
         masked, template = self.template.kind == "masked", self.template
         if masked and self.tokenizer.mask_token is None:
-            given, expected = "its tokenizer has no mask token", "the tokenizer of a masked model"
-            raise config_error("model.path", given, expected)
+            raise config_error("model.path", "its tokenizer has no mask token", "one with a mask")
         if not masked and self._start == [None]:
-            given = "its tokenizer has no start or end token"
-            raise config_error("model.path", given, "one of them")
-        if found := self._escaper.find(template.literal):
+            raise config_error(
+                "model.path", "its tokenizer has no start or end token", "one of them"
+            )
+        if found := self._escaper.pattern.search(template.render({}, "")):
             raise config_error(
                 "task.template",
-                f"{template.text!r} contains the special token {found!r}",
+                f"{template.text!r} contains the special token {found[0]!r}",
                 "plain text: the tokenizer adds its special tokens itself",
             )
         [sequences] = self._tokenize([dict.fromkeys(template.columns, "")])
@@ -168,7 +163,7 @@ class Encoder:
         pad = self.tokenizer.pad_token_id
         return int(pad) if pad is not None else 0
 
-    def encode(self, columns: Columns) -> Encoded:
+    def encode(self, columns: Mapping[str, Sequence[str]]) -> Encoded:
         """Token ids of every row; `columns` has the template's columns, equally long."""
         names = self.template.columns
         rows = [
@@ -192,14 +187,14 @@ class Encoder:
         """Per row, one sequence (masked) or one per label (causal), with special tokens."""
         # Escaped again after rendering: special tokens may form where two fields meet.
         sequences = self._token_ids(rows, self._escaper.escape)
+        is_special = self._escaper.ids.__contains__
         unescaped = [
             i
             for i, row in enumerate(sequences)
-            if any(self._escaper.count(ids) > self._special_count for ids in row)
+            if any(sum(map(is_special, ids)) > self._special_count for ids in row)
         ]
-        again = self._token_ids([rows[i] for i in unescaped], self._escaper.normalize_and_escape)
-        for i, row in zip(unescaped, again, strict=True):
-            sequences[i] = row
+        for i in unescaped:
+            [sequences[i]] = self._token_ids([rows[i]], self._escaper.normalize_and_escape)
         return [[self._start + ids + self._end for ids in row] for row in sequences]
 
     def _token_ids(
@@ -209,8 +204,6 @@ class Encoder:
         texts = [
             self.template.render(row, answer, clean) for row in rows for answer in self._answers
         ]
-        if not texts:
-            return []
         ids: list[TokenIds] = self.tokenizer(
             texts,
             add_special_tokens=self.template.kind == "masked",

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
+from lpt.config.resolve import flatten
 from lpt.errors import Problems
-from lpt.runs.job_record import JOB, SWEEP, JobRecord, JobState, SweepRecord
+from lpt.files import JsonFile
+from lpt.report.formatting import COST_TITLES
+from lpt.runs.job_record import JobRecord, JobState, SweepRecord
 from lpt.runs.record import RunRecord
 from lpt.runs.run_dir import METRICS_FILE
 
 SEEDS = ("seed", "data.seed")
 """Config keys by which the runs of one setting differ."""
-GROUPS = {
-    "task": "task.name",
-    "model": "model.name",
-    "prompt": "prompt.kind",
-    "data": "data.protocol",
-    "cache": "cache.mode",
-    "strategy": "strategy.name",
-}
-"""Config group -> the key that names the choice."""
+CHOICES = ("task.name", "model.name", "prompt.kind", "data.protocol", "cache.mode", "strategy.name")
+"""Config keys that name the choice of a config group."""
 HASH_DIGITS = 12
 
-# Whether a job fills the cache for others is no setting; the data are compared in `settings`.
-_NO_SETTINGS = ("cache.layers", "split.sha256")
+# Where files are, what is logged, and what is cached for other runs.
+_NO_SETTINGS = (
+    *("run_dir", "resume", "overwrite", "dry_run", "logger", "cache.dir", "cache.layers"),
+    "task.default_path",  # where lpt is installed
+)
+_File = TypeVar("_File", bound=JsonFile)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,92 +40,96 @@ class Collection:
     """Everything that was found.
 
     Attributes:
-        runs: A row for each finished run: folder, finished (time), command (empty for a run from
-            Python), metric (the selecting one), split (checksum of its data), record (`RunRecord`),
-            scores (`dev/accuracy`, `zero_shot/test/accuracy`, ...) and costs.
-        config: The flattened configuration of each run (`prompt.layer`), with the index of `runs`.
+        runs: A row for each finished run: folder (relative), finished (time), command (empty for a
+            run from Python), metric (the selecting one), split (checksum of its data), device,
+            revision, versions, dev_history; and what the following lists name.
+        keys: Its columns with the flattened configuration (`prompt.layer`).
+        measures: Its columns with scores (`dev/accuracy`, `zero_shot/test/accuracy`) and costs.
         unfinished: Jobs without a result: job, state, reason, command.
-        sweeps: The sweeps that were found.
-        swept: Config keys for which the jobs of sweeps have several values.
+        sweeps: The sweeps.
     """
 
     runs: pd.DataFrame
-    config: pd.DataFrame
+    keys: list[str]
+    measures: list[str]
     unfinished: pd.DataFrame
     sweeps: list[SweepRecord]
-    swept: set[str]
+
+    @property
+    def swept(self) -> set[str]:
+        """Config keys for which the jobs of a sweep have several values."""
+        spaces = [item for sweep in self.sweeps for item in sweep.space.items()]
+        several = {k for k, values in spaces if not isinstance(values, list) or len(values) > 1}
+        names = {key.partition(".")[0]: key for key in CHOICES}
+        return {names.get(key, key) for key in several}
 
 
-def collect(folders: Iterable[Path], problems: Problems) -> Collection:
-    """Search folders for runs, jobs and sweeps, and read them.
+def collect(folders: Iterable[Path], out: Path, problems: Problems) -> Collection:
+    """Read all runs, jobs and sweeps below some folders; paths to runs start from `out`.
 
-    Args:
-        folders: Searched with everything below; overlapping ones count once.
-        problems: Missing folders and files that cannot be read are added to it.
+    Missing folders and files that cannot be read are added to `problems`.
     """
     tops = [folder.resolve() for folder in folders]
     for top in tops:
         if not top.is_dir():
             problems.add(str(top), "not a folder", "folders of runs or sweeps")
-    runs: dict[Path, RunRecord] = _read(tops, METRICS_FILE, RunRecord, problems)
-    jobs: dict[Path, JobRecord] = _read(tops, JOB, JobRecord, problems)
-    sweeps: dict[Path, SweepRecord] = _read(tops, SWEEP, SweepRecord, problems)
-    unfinished = [_unfinished(job) for path, job in jobs.items() if path not in runs]
+    records, jobs = _read(tops, RunRecord, problems), _read(tops, JobRecord, problems)
+    unfinished = [_unfinished(job) for folder, job in jobs.items() if folder not in records]
+    settings = [_settings(record) for record in records.values()]
+    measures = [_measures(record) for record in records.values()]
+    runs = [_run(folder, out, record) for folder, record in records.items()]
     return Collection(
-        pd.DataFrame([_run(path, record) for path, record in runs.items()]),
-        pd.DataFrame([_settings(record) for record in runs.values()], dtype=object),
+        # As objects, whole numbers stay whole beside the null of another run.
+        pd.DataFrame(runs).join([pd.DataFrame(settings, dtype=object), pd.DataFrame(measures)]),
+        list(dict.fromkeys(key for row in settings for key in row)),
+        list(dict.fromkeys(name for row in measures for name in row)),
         pd.DataFrame(unfinished, columns=["job", "state", "reason", "command"]),
-        list(sweeps.values()),
-        _swept_keys(jobs.values()),
+        list(_read(tops, SweepRecord, problems).values()),
     )
 
 
-def _read(tops: list[Path], name: str, model: Any, problems: Problems) -> dict[Path, Any]:
-    """Folder -> its record, for each folder that holds a file of this name."""
+def _read(tops: list[Path], model: type[_File], problems: Problems) -> dict[Path, _File]:
+    """Folder -> its record, for each folder that holds a file of this kind."""
     records = {}
-    for folder in sorted({path.parent for top in tops for path in top.rglob(name)}):
+    for folder in sorted({path.parent for top in tops for path in top.rglob(model.file_name)}):
         with problems.collect():
             records[folder] = model.read(folder)
     return records
 
 
-def _run(folder: Path, record: RunRecord) -> dict[str, Any]:
-    scores = {key.removeprefix("final/"): value for key, value in record.summary().items()}
+def _run(folder: Path, out: Path, record: RunRecord) -> dict[str, Any]:
+    machine, changed = record.environment, " (modified)" * bool(record.environment.git_dirty)
+    versions = {"python": machine.python, **machine.versions}
     command = shlex.join(["python", "-m", "lpt.cli.train", *record.command])
     return {
-        "folder": folder,
+        "folder": Path(os.path.relpath(folder, out.resolve())).as_posix(),
         "finished": datetime.fromtimestamp((folder / METRICS_FILE).stat().st_mtime).astimezone(),
         "command": command if record.command else "",
         "metric": record.selection.metric,
         "split": record.split.sha256,
-        "record": record,
-        **scores,
-        "train_seconds": record.cost.train_seconds,
-        "examples_per_second": record.cost.examples_per_second,
-        "peak_memory_mib": record.cost.peak_memory_mib,
-        "trainable": record.parameters.trainable,
+        "device": machine.device,
+        "revision": f"{(machine.git_revision or 'unknown')[:10]}{changed}",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "dev_history": record.dev_history,
     }
 
 
 def _settings(record: RunRecord) -> dict[str, Any]:
-    """What can tell the run from others by config key; lists and empty mappings as JSON text."""
-    settings = {key: value for key, value in record.settings().items() if key not in _NO_SETTINGS}
-    settings["backbone.fingerprint"] = record.backbone.fingerprint[:HASH_DIGITS]
+    """What can tell the run from others by config key; lists as JSON text."""
     return {
-        key: json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
-        for key, value in settings.items()
-    }
+        key: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+        for key, value in flatten(record.config).items()
+        if not key.startswith(_NO_SETTINGS)
+    } | {"backbone.fingerprint": record.backbone.fingerprint[:HASH_DIGITS]}
+
+
+def _measures(record: RunRecord) -> dict[str, float]:
+    scores = {key.removeprefix("final/"): value for key, value in record.summary().items()}
+    costs = record.cost.model_dump(include=set(COST_TITLES))
+    return {**scores, **costs, "trainable": record.parameters.trainable}
 
 
 def _unfinished(job: JobRecord) -> dict[str, str]:
     lost = job.state == JobState.FINISHED
     reason = f"{METRICS_FILE} is missing" if lost else " ".join((job.reason or "").split())
     return {"job": job.name, "state": str(job.state), "reason": reason, "command": job.command}
-
-
-def _swept_keys(jobs: Iterable[JobRecord]) -> set[str]:
-    values: dict[str, set[str]] = {}
-    for job in jobs:
-        for key, value in job.settings.items():
-            values.setdefault(GROUPS.get(key, key), set()).add(value)
-    return {key for key, found in values.items() if len(found) > 1}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -17,8 +16,8 @@ from lpt.report.settings import is_number
 from lpt.report.study import Study, Task
 
 INK, SOFT, FAINT = "#1f2328", "#6b7280", "#c9cdd3"
-# The palette of Okabe and Ito, distinguishable with any kind of colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# The palette of Okabe and Ito, distinguishable with any kind of color vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _WIDTH = 3.9  # inches: unscaled, it fits a phone and a column of a paper
 _MOST_TICKS = 8
 _LONGEST_LABEL = 44  # characters in one line of the legend
@@ -26,8 +25,7 @@ _LEGEND_ROW = 0.19  # inches
 STYLE = Path(__file__).with_name("page.mplstyle")
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """One figure: name of its file without a suffix, what it shows, and how to read it."""
 
     name: str
@@ -36,13 +34,12 @@ class Picture:
     figure: Figure
 
 
-@dataclass(frozen=True)
-class _Line:
+class _Line(NamedTuple):
     """The settings of one line; lines in `FAINT` are many, behind the others."""
 
     label: str
     settings: list[int]
-    colour: str
+    color: str
     marker: str
 
 
@@ -69,7 +66,7 @@ def against(study: Study, task: Task, key: str) -> Iterator[Picture]:
     lines = _lines(labels, study.settings.label(task.chosen, key))
     score = task.test or task.dev
     for measure in (score, "train_seconds", "peak_memory_mib"):
-        axes = _new_axes(2.8 if measure == score else 2.4)
+        axes = Figure(figsize=(_WIDTH, 2.8 if measure == score else 2.4)).subplots()
         for line in lines:
             _draw_mean(axes, line, x[line.settings], task.summary.loc[line.settings, measure])
         axes.set(xlabel=key, ylabel=measure_title(measure))
@@ -86,48 +83,37 @@ def against(study: Study, task: Task, key: str) -> Iterator[Picture]:
         yield _finish(axes, name, f"{what} on {task.name} by {key}", caption)
 
 
-def _new_axes(height: float, grid: Literal["x", "y"] = "y") -> Any:
-    axes = Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
-    axes.grid(axis=grid)
-    return axes
-
-
 def _lines(labels: dict[int, str], chosen: str) -> list[_Line]:
     """A line for each label; of too many, the one of the chosen setting stands out."""
-    groups: dict[str, list[int]] = {}
-    for setting in labels:
-        groups.setdefault(labels[setting], []).append(setting)
-    if len(groups) <= len(COLOURS):
+    groups = {label: [s for s in labels if labels[s] == label] for label in labels.values()}
+    if len(groups) <= len(COLORS):
         order = sorted(groups, key=lambda label: min(groups[label]))
-        looks = zip(order, COLOURS, "os^DvP", strict=False)
+        looks = zip(order, COLORS, "os^DvP", strict=False)
         return [_Line(label, groups[label], *look) for label, *look in looks]
     lines = [_Line("others", groups[g], FAINT, "") for g in groups if g != chosen]
-    return [*lines, _Line(chosen, groups.get(chosen, []), COLOURS[0], "o")]
+    return [*lines, _Line(chosen, groups.get(chosen, []), COLORS[0], "o")]
 
 
 def _draw_mean(axes: Any, line: _Line, x: Any, summary: pd.DataFrame) -> Any:
     """Means with a band of one standard deviation; an error bar where there is one point."""
     mean, sd = summary["mean"], summary["std"].fillna(0)
-    style = {"color": line.colour, "zorder": 2 if line.colour == FAINT else 3}
+    style = {"color": line.color, "zorder": 2 if line.color == FAINT else 3}
     marker = line.marker if len(x) > 1 else "o"
     (drawn,) = axes.plot(x, mean, marker=marker, label=line.label, **style)
     if len(x) == 1:
         axes.errorbar(x, mean, sd, **style)
-    elif line.colour != FAINT:
+    elif line.color != FAINT:
         axes.fill_between(x, mean - sd, mean + sd, alpha=0.15, linewidth=0, **style)
     return drawn
 
 
 def _draw_choice(axes: Any, task: Task, lines: list[_Line], x: pd.Series) -> None:
     """The means on dev, and a ring around the chosen setting."""
-    score = task.test or task.dev
-    for line in lines:
-        if line.colour == FAINT:
-            continue
+    for line in (line for line in lines if line.color != FAINT):
         dev = task.summary.loc[line.settings, (task.dev, "mean")]
-        axes.plot(x[line.settings], dev, color=line.colour, linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.plot(x[line.settings], dev, color=line.color, linewidth=0.9, linestyle=(0, (4, 2)))
     if task.chosen in x.index:
-        place = x[task.chosen], task.mean(task.chosen, score)
+        place = x[task.chosen], task.mean(task.chosen, task.test or task.dev)
         axes.scatter(*place, 110, facecolor="none", edgecolor=INK, linewidth=1.1, zorder=5)
 
 
@@ -156,11 +142,12 @@ def by_value(study: Study, task: Task, key: str) -> Iterator[Picture]:
     if len(best) < 2:
         return
     score = task.test or task.dev
-    axes = _new_axes(0.9 + 0.42 * len(best), grid="x")
-    looks = ((score, 0.0, COLOURS[0], "o"), (task.dev, 0.22, SOFT, "D"))
-    for measure, shift, colour, marker in looks:
+    axes = Figure(figsize=(_WIDTH, 0.9 + 0.42 * len(best))).subplots()
+    axes.grid(visible=False, axis="y")
+    axes.grid(axis="x")
+    for measure, shift, color, marker in ((score, 0, COLORS[0], "o"), (task.dev, 0.22, SOFT, "D")):
         found, y = task.summary.loc[best.index, measure], np.arange(len(best)) + shift
-        bars = {"xerr": found["std"].fillna(0), "fmt": marker, "color": colour}
+        bars = {"xerr": found["std"].fillna(0), "fmt": marker, "color": color}
         axes.errorbar(found["mean"], y, label=measure_title(measure), **bars)
     axes.set_yticks(range(len(best)), best)
     axes.set(ylim=(len(best) - 0.5, -0.5), xlabel="score")
@@ -176,7 +163,7 @@ def curves(study: Study, task: Task) -> Iterator[Picture]:
     histories = {setting: history(task, setting) for setting in task.summary.index}
     if max(map(len, histories.values())) < 2:
         return
-    axes = _new_axes(2.8)
+    axes = Figure(figsize=(_WIDTH, 2.8)).subplots()
     labels = {setting: study.settings.label(setting) for setting in histories}
     for line in _lines(labels, study.settings.label(task.chosen)):
         found = histories[line.settings[0]]
@@ -184,18 +171,14 @@ def curves(study: Study, task: Task) -> Iterator[Picture]:
         drawn.set_markevery(max(1, len(found) // 8))
     axes.set(xlabel="optimizer steps", ylabel=measure_title(task.dev))
     caption = "Mean over the seeds up to the end of the shortest run; band: one standard deviation."
-    name, title = file_name("curves", task.name), f"learning curves on {task.name}"
-    yield _finish(axes, name, title, caption)
+    yield _finish(axes, file_name("curves", task.name), f"Learning curves on {task.name}", caption)
 
 
 def history(task: Task, setting: int) -> pd.DataFrame:
     """Mean and std on dev at each step at which all runs of a setting were evaluated."""
-    series = [
-        pd.Series({int(entry["step"]): entry[task.metric] for entry in record.dev_history})
-        for record in task.runs_of(setting)["record"]
-    ]
-    table = pd.concat(series, axis=1, join="inner").sort_index()
-    return pd.DataFrame({"mean": table.mean(axis=1), "std": table.std(axis=1)})
+    tables = map(pd.DataFrame, task.runs_of(setting)["dev_history"])
+    scores = [table.set_index("step")[task.metric] for table in tables]
+    return pd.concat(scores, axis=1, join="inner").sort_index().agg(["mean", "std"], axis=1)
 
 
 def _finish(axes: Any, name: str, title: str, caption: str) -> Picture:

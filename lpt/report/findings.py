@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from lpt.report.formatting import BASELINES, mean_and_sd, measure_title, number
 from lpt.report.study import Study, Task
@@ -31,24 +30,16 @@ def _of_task(task: Task, label: str) -> str:
         return f"{best}; its test set has no labels."
     found = task.summary.loc[task.chosen, task.test]
     score = f"{mean_and_sd(found, task.test)} (n = {int(found['count'])})".replace(" ", "\u00a0")
-    baselines = {
-        name: task.mean(task.chosen, f"{kind}/{task.test}") for kind, name in BASELINES.items()
-    }
     versus = " and ".join(
         f"{number(found['mean'] - baseline, sign='+')} against {name} ({number(baseline)})"
-        for name, baseline in baselines.items()
-        if not math.isnan(baseline)
+        for kind, name in BASELINES.items()
+        if not math.isnan(baseline := task.mean(task.chosen, f"{kind}/{task.test}"))
     )
     return f"{best} and scores {score} in {measure_title(task.test)}: {versus}."
 
 
-def notes(study: Study, name_folder: Callable[[Path], str]) -> Iterator[str]:
-    """What has to be known to read the numbers.
-
-    Args:
-        study: The runs.
-        name_folder: How a folder is named to the reader.
-    """
+def notes(study: Study) -> Iterator[str]:
+    """What has to be known to read the numbers."""
     if study.settings.confounded:
         yield (
             "Not shown, because they vary only together with the task, the model, the prompt or "
@@ -61,11 +52,8 @@ def notes(study: Study, name_folder: Callable[[Path], str]) -> Iterator[str]:
                 f"On {task.name}, runs with the same data seed had different data: they are "
                 "separate settings, and their scores compare the data as well."
             )
-        if task.tied:
-            equals = "; ".join(map(study.settings.label, (task.chosen, *task.tied)))
+        if len(task.best) > 1:
+            equals = "; ".join(map(study.settings.label, task.best))
             yield f"On {task.name}, the best settings on dev tie; the first was chosen: {equals}."
     for left_out, kept in study.repeats.items():
-        yield (
-            f"{name_folder(left_out)} was left out: {name_folder(kept)} is later and has the same "
-            "setting and seeds."
-        )
+        yield f"{left_out} was left out: {kept} is later and has the same setting and seeds."

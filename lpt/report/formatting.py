@@ -28,15 +28,11 @@ def measure_title(measure: str) -> str:
 def number(value: float, measure: str = "score", sign: str = "-") -> str:
     """A value with the decimals of its measure and a proper minus sign; a dash for NaN.
 
-    Args:
-        value: The value.
-        measure: A cost or a score.
-        sign: "+" marks positive values, too.
+    With the sign "+", positive values are marked, too.
     """
     if math.isnan(value):
         return NOTHING
-    text = f"{value:{sign}z,.{_DECIMALS.get(measure, 3)}f}"
-    return text.replace("-", "−")
+    return f"{value:{sign}z,.{_DECIMALS.get(measure, 3)}f}".replace("-", "−")
 
 
 def mean_and_sd(summary: Any, measure: str) -> str:

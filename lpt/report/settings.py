@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from lpt.report.collect import GROUPS, HASH_DIGITS, SEEDS
+from lpt.report.collect import CHOICES, HASH_DIGITS, SEEDS, Collection
 from lpt.report.formatting import show
 
 DATA = "split.sha256"
@@ -32,7 +32,7 @@ class Settings:
         values: A row for each setting, in order, and a column for each key.
         texts: The same as shown; `#1`, `#2` stand for long values.
         long_values: What these stand for, in words.
-        number: Number of the setting (index of `values`) of each run.
+        number: Index in `values` of the setting of each run.
     """
 
     keys: list[str]
@@ -51,32 +51,27 @@ class Settings:
         )
 
 
-def find_settings(config: pd.DataFrame, splits: pd.Series, swept: Set[str]) -> Settings:
+def find_settings(collection: Collection) -> Settings:
     """Group runs by what differs between their configurations.
 
     Runs with different data at the same data seed are never in one setting.
-
-    Args:
-        config: A row for each run, a column for each config key; a key that a run lacks is null.
-        splits: Checksum of the data of each run.
-        swept: Keys that are shown in any case.
     """
+    config, swept = collection.runs[collection.keys], collection.swept
     config = config.where(config.notna(), None)
-    config = config.assign(**{DATA: _conflicting_data(config, splits)})
+    config = config.assign(**{DATA: _conflicting_data(config, collection.runs["split"])})
     varying = [
         key
         for key in config.columns.drop([*SEEDS, "task.name"])
         if key in swept or config[key].nunique(dropna=False) > 1
     ]
-    always, choices = {*swept, *_DEFAULT_KEYS}, [*GROUPS.values()]
-    hidden = [key for key in varying if key not in always and _follows(config, key, choices)]
+    always = {*swept, *_DEFAULT_KEYS}
+    hidden = [key for key in varying if key not in always and _follows(config, key, CHOICES)]
     keys = [key for key in varying if key not in hidden] or _DEFAULT_KEYS
     keys = sorted(keys, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
-    rows = config[keys].drop_duplicates(ignore_index=True)
-    order = sorted(rows.index, key=lambda row: [_order_of(value) for value in rows.loc[row]])
-    values = rows.loc[order].reset_index(drop=True)
-    appearance = config.groupby(keys, sort=False, dropna=False).ngroup()
-    number = appearance.map({row: place for place, row in enumerate(order)})
+    order = sorted(config.index, key=lambda run: [_order_of(v) for v in config.loc[run, keys]])
+    ordered = config.loc[order, keys]
+    number = ordered.groupby(keys, sort=False, dropna=False).ngroup()
+    values = ordered.drop_duplicates(ignore_index=True)
     texts, long_values = values.map(show), []
     for key in keys:
         long = [text for text in texts[key].unique() if len(text) > _LONGEST_VALUE]
@@ -104,7 +99,7 @@ def _conflicting_data(config: pd.DataFrame, splits: pd.Series) -> pd.Series:
 def _follows(config: pd.DataFrame, key: str, choices: Iterable[str]) -> bool:
     """Whether a key, which is not a choice itself, has one value for each combination of these."""
     present = [choice for choice in choices if choice in config]
-    if key in GROUPS.values() or not present:
+    if key in CHOICES or not present:
         return False
     grouped = config.groupby(present, sort=False, dropna=False)[key]
     return bool(grouped.nunique(dropna=False).max() == 1)
@@ -112,7 +107,7 @@ def _follows(config: pd.DataFrame, key: str, choices: Iterable[str]) -> bool:
 
 def title(key: str, keys: Sequence[str]) -> str:
     """A key among others, as short as possible: of a choice its group, or a unique last part."""
-    if key in GROUPS.values():
+    if key in CHOICES:
         return key.partition(".")[0]
     last = key.rpartition(".")[2]
     unique = sum(other.rpartition(".")[2] == last for other in keys) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,10 @@ from scipy import stats
 
 from lpt.errors import Problems
 from lpt.report.collect import SEEDS, Collection
-from lpt.report.formatting import BASELINES, COST_TITLES
+from lpt.report.formatting import BASELINES
 from lpt.report.settings import Settings, find_settings
 
 _DIGITS = 9  # means of the same numbers in another order are equal up to rounding
-_STATISTICS = ["mean", "std", "count"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,21 +22,16 @@ class Task:
     """All settings on one task.
 
     Attributes:
-        name: Name of the task.
         metric: Metric that selected the checkpoints on dev, and chooses the setting.
-        runs: Its rows of `Study.runs`, indexed by their seeds.
+        runs: Its rows of `Study.runs`.
         summary: A row for each setting, in order; columns (measure, mean | std | count), std with
             n - 1.
-        chosen: Setting with the highest mean of the metric on dev.
-        tied: Other settings with the same mean; the first in order is the chosen one.
     """
 
     name: str
     metric: str
     runs: pd.DataFrame
     summary: pd.DataFrame
-    chosen: int
-    tied: tuple[int, ...]
 
     @property
     def dev(self) -> str:
@@ -56,14 +49,25 @@ class Task:
         names = self.summary.columns.unique(0)
         return [n for n in names if "/" in n and n.partition("/")[0] not in BASELINES]
 
+    @cached_property
+    def best(self) -> list[int]:
+        """Settings with the highest mean on dev, in order; the first one is chosen."""
+        means = self.summary[(self.dev, "mean")].round(_DIGITS)
+        return [int(setting) for setting in means.index[means == means.max()]]
+
+    @property
+    def chosen(self) -> int:
+        """The chosen setting."""
+        return self.best[0]
+
     def mean(self, setting: int, measure: str | None) -> float:
         """Mean of a measure over the runs of a setting; NaN if none has it."""
         means = self.summary.get((measure, "mean"), pd.Series(dtype=float))
         return float(means.get(setting, float("nan")))
 
     def runs_of(self, setting: int) -> pd.DataFrame:
-        """The runs of a setting."""
-        return self.runs[self.runs["setting"] == setting]
+        """The runs of a setting, indexed by their seeds."""
+        return self.runs[self.runs["setting"] == setting].set_index([*SEEDS])
 
     def comparisons(self) -> pd.DataFrame:
         """The chosen setting against each other one on test.
@@ -86,8 +90,7 @@ class Study:
     Attributes:
         settings: What differs between the runs.
         tasks: The tasks, by name.
-        runs: The runs that count: `Collection.runs` with setting, task and seeds.
-        config: Their configurations.
+        runs: The runs that count: `Collection.runs` with their setting.
         repeats: Folder of a run that was left out -> folder of the later one that counts.
         collection: What the study was made of.
     """
@@ -95,8 +98,7 @@ class Study:
     settings: Settings
     tasks: list[Task]
     runs: pd.DataFrame
-    config: pd.DataFrame
-    repeats: dict[Path, Path]
+    repeats: dict[str, str]
     collection: Collection
 
     def average(self, setting: int, part: str) -> float:
@@ -117,33 +119,23 @@ def arrange(collection: Collection) -> Study:
     Raises:
         ConfigError: Runs of one task were selected by different metrics.
     """
-    config = collection.config
-    settings = find_settings(config, collection.runs["split"], collection.swept)
-    runs = collection.runs.assign(setting=settings.number, task=config["task.name"])
-    runs = runs.assign(**{key: config[key] for key in SEEDS}).sort_values(["finished", "folder"])
-    latest = runs.groupby(["task", "setting", *SEEDS])["folder"].transform("last")
+    settings, identity = find_settings(collection), ["task.name", "setting", *SEEDS]
+    runs = collection.runs.assign(setting=settings.number).sort_values(["finished", "folder"])
+    latest = runs.groupby(identity)["folder"].transform("last")
     repeated = runs["folder"] != latest
     repeats = dict(zip(runs["folder"][repeated], latest[repeated], strict=True))
-    runs = runs[~repeated].sort_values(["task", "setting", *SEEDS])
+    runs = runs[~repeated].sort_values(identity)
     problems, tasks = Problems(), []
-    for name, members in runs.groupby("task"):
-        metrics = sorted(members["metric"].unique())
-        if len(metrics) == 1:
-            tasks.append(_task(str(name), metrics[0], members))
-        else:
-            found = f"runs selected by {' and by '.join(metrics)}"
+    for name, members in runs.groupby("task.name"):
+        metric, *others = sorted(members["metric"].unique())
+        if others:
+            found = f"runs selected by {' and by '.join([metric, *others])}"
             problems.add(f"task {name}", found, "one metric", "report their folders separately")
+        measured = members[collection.measures].dropna(axis=1, how="all")
+        summary = measured.groupby(members["setting"]).agg(["mean", "std", "count"])
+        tasks.append(Task(str(name), metric, members, summary))
     problems.raise_if_any()
-    return Study(settings, tasks, runs, config.loc[runs.index], repeats, collection)
-
-
-def _task(name: str, metric: str, runs: pd.DataFrame) -> Task:
-    measures = [column for column in runs if "/" in column or column in COST_TITLES]
-    summary = runs[measures].dropna(axis=1, how="all").groupby(runs["setting"]).agg(_STATISTICS)
-    means = summary[(f"dev/{metric}", "mean")].round(_DIGITS)
-    chosen, *tied = means.index[means == means.max()]
-    indexed = runs.set_index([*SEEDS], drop=False).rename_axis([None, None])
-    return Task(name, metric, indexed, summary, int(chosen), tuple(tied))
+    return Study(settings, tasks, runs, repeats, collection)
 
 
 def compare(first: pd.Series, second: pd.Series) -> dict[str, float]:

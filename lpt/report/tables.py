@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,36 +23,26 @@ from lpt.report.study import Study, Task
 
 @dataclass(frozen=True)
 class Table:
-    """A table of finished text.
-
-    Attributes:
-        name: Name of its file, without a suffix.
-        caption: What it shows.
-        frame: The cells.
-        words: Number of leading columns that hold words; the others hold numbers.
-        notes: What has to be known to read it.
-        chosen: Position of the marked row.
-        bold: Positions (row, column) of the cells in bold.
-    """
+    """A table of finished text."""
 
     name: str
+    """Name of its file, without a suffix."""
     caption: str
     frame: pd.DataFrame
     words: int
-    notes: tuple[str, ...] = ()
-    chosen: int | None = None
-    bold: frozenset[tuple[int, int]] = frozenset()
+    """Number of leading columns that hold words; the others hold numbers."""
+    bold: Set[tuple[int, int]] = frozenset()
+    """Positions (row, column) of the cells in bold; the first one of the chosen row is."""
 
 
 def all_tables(study: Study) -> dict[str, list[Table]]:
     """The tables by section."""
-    compared = [comparisons(study, task) for task in study.tasks if len(task.comparisons())]
     across = [matrix(study)] if len(study.tasks) > 1 else []
     jobs = study.collection.unfinished.sort_values(["state", "job"]).replace("", NOTHING)
     lost = Table("unfinished", "Jobs without a result", jobs, len(jobs.columns))
     return {
         "Results": [*across, *(results(study, task) for task in study.tasks)],
-        "Paired comparison": compared,
+        "Paired comparison": [comparisons(study, t) for t in study.tasks if len(t.comparisons())],
         "Not finished": [] if jobs.empty else [lost],
     }
 
@@ -69,22 +60,10 @@ def results(study: Study, task: Task) -> Table:
         frame[column] = NOTHING
         if measure in summary:
             frame[column] = summary[measure].apply(mean_and_sd, axis=1, args=(measure,))
-    chosen = list(summary.index).index(task.chosen)
-    return Table(
-        file_name("results", task.name),
-        f"Results on {task.name}",
-        frame,
-        len(keys),
-        (
-            f"Bold: chosen by its mean {measure_title(task.dev)}; test is only reported.",
-            f"Mean ± sample standard deviation over n runs that differ only in their seeds. "
-            f"Zero-shot and majority class: {measure_title(score)} without training. Times and "
-            "memory are comparable only on the same device with the same use of the cache.",
-            *study.settings.long_values,
-        ),
-        chosen,
-        frozenset((chosen, column) for column in range(len(keys) + 1 + len(task.scores))),
-    )
+    chosen = summary.index.get_loc(task.chosen)
+    bold = {(chosen, column) for column in range(len(keys) + 1 + len(task.scores))}
+    name, caption = file_name("results", task.name), f"Results on {task.name}"
+    return Table(name, caption, frame, len(keys), bold)
 
 
 def comparisons(study: Study, task: Task) -> Table:
@@ -103,18 +82,9 @@ def comparisons(study: Study, task: Task) -> Table:
         }
     )
     chosen = study.settings.label(task.chosen)
-    return Table(
-        file_name("comparisons", task.name),
-        f"{chosen} against every other setting on {task.name}",
-        frame,
-        1,
-        (
-            f"Difference in {measure_title(str(task.test))}, {chosen} minus the other, paired by "
-            "seeds; two-sided paired t-test, p adjusted by Holm's method for all rows. No "
-            "p: fewer than two pairs, or the same difference in all of them.",
-            *study.settings.long_values,
-        ),
-    )
+    caption = f"{chosen} against every other setting on {task.name}"
+    caption += f" in {measure_title(str(task.test))}"
+    return Table(file_name("comparisons", task.name), caption, frame, 1)
 
 
 def matrix(study: Study) -> Table:
@@ -127,19 +97,7 @@ def matrix(study: Study) -> Table:
     bold = {(task.chosen, place) for place, task in enumerate(study.tasks, 1)}
     if study.chosen is not None:
         bold |= {(study.chosen, 0), (study.chosen, len(study.tasks) + 1)}
-    return Table(
-        "tasks",
-        "Scores on test by task and setting",
-        frame,
-        1,
-        (
-            "Mean ± sample standard deviation (number of runs). Bold: chosen on the dev set of the "
-            "task, or by the average over all dev sets; test is only reported.",
-            *study.settings.long_values,
-        ),
-        study.chosen,
-        frozenset(bold),
-    )
+    return Table("tasks", "Scores on test by task and setting", frame, 1, bold)
 
 
 def _cell(task: Task, setting: int) -> str:
@@ -149,7 +107,7 @@ def _cell(task: Task, setting: int) -> str:
     return f"{mean_and_sd(found, task.test)} ({int(found['count'])})"
 
 
-def to_latex(table: Table) -> str:
+def to_latex(table: Table, notes: Iterable[str]) -> str:
     """A tabular with booktabs rules; caption and notes are comments."""
     style = table.frame.style.hide(axis="index").format(escape="latex")
     style = style.format_index(escape="latex", axis=1)
@@ -160,4 +118,4 @@ def to_latex(table: Table) -> str:
     text = style.to_latex(hrules=True, column_format=align)
     text = text.replace("\n[", "\n{[}")  # a bracket after \\\\ would be its argument
     packages = r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}"
-    return "\n".join([packages, *(f"% {line}" for line in (table.caption, *table.notes)), text])
+    return "\n".join([packages, *(f"% {line}" for line in (table.caption, *notes)), text])

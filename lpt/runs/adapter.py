@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from transformers import PreTrainedModel
 
-from lpt.config.schema import PROMPT_KINDS, Config, ModelConfig
+from lpt.config.schema import Config, ModelConfig
 from lpt.data.tasks import Task
 from lpt.errors import config_error
-from lpt.files import JsonModel, read_json_model, write_atomically
+from lpt.files import JsonFile, JsonModel, write_atomically
 from lpt.methods.late_prompt import LatePrompt
 from lpt.models.backbone import checkpoint_source, find_backbone, fingerprint, load_model
 from lpt.models.families import Kind
@@ -28,17 +28,10 @@ from lpt.models.generators import PromptGenerator, build_generator
 from lpt.models.split import SplitModel
 
 _TENSORS = "adapter.safetensors"
-_DESCRIPTION = "adapter.json"
-_MAX_SIZE = 1 << 20  # of each dimension, so that sizes stay countable
 
 
 class BackboneIdentity(JsonModel):
-    """Which frozen weights an adapter belongs to; see `lpt.config.schema.ModelConfig`.
-
-    Attributes:
-        model_type: Family, as transformers names it.
-        fingerprint: SHA-256 of the weights in `dtype`, shortened.
-    """
+    """Which frozen weights an adapter belongs to; see `lpt.config.schema.ModelConfig`."""
 
     name: str
     path: str | None
@@ -46,24 +39,20 @@ class BackboneIdentity(JsonModel):
     package: str | None
     gguf_file: str | None
     model_type: str
+    """Family, as transformers names it."""
     dtype: Literal["float32", "bfloat16", "float16"]
     attention: Literal["sdpa", "eager", "flash_attention_2"]
     fingerprint: str
-
-
-def _known_kind(kind: str) -> str:
-    if kind not in PROMPT_KINDS:
-        raise ValueError(f"expected one of {', '.join(PROMPT_KINDS)}")
-    return kind
+    """SHA-256 of the weights in `dtype`, shortened."""
 
 
 class PromptDescription(JsonModel):
     """What is needed to build the trainable part; see `lpt.config.schema.PromptConfig`."""
 
-    kind: Annotated[str, AfterValidator(_known_kind)]
+    kind: str
     layer: int = Field(ge=1)
-    length: int = Field(ge=1, le=_MAX_SIZE)
-    bottleneck: int | None = Field(ge=1, le=_MAX_SIZE)
+    length: int = Field(ge=1)
+    bottleneck: int | None = Field(ge=1)
 
 
 class TaskDescription(JsonModel):
@@ -72,22 +61,16 @@ class TaskDescription(JsonModel):
     name: str
     kind: Kind
     template: str
-    labels: list[str] = Field(min_length=2)
-    label_words: list[str]
+    labels: tuple[str, ...] = Field(min_length=2)
+    label_words: tuple[str, ...] = Field(min_length=2)
     max_length: int = Field(ge=1)
-    value_range: list[float] | None = Field(min_length=2, max_length=2)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.label_words) != len(self.labels):
-            raise ValueError("a label word for each label")
-        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
-            raise ValueError("a value_range whose first end is the smaller one")
-        return self
+    value_range: tuple[float, float] | None
 
 
-class AdapterDescription(JsonModel):
+class AdapterDescription(JsonFile):
     """Content of adapter.json."""
+
+    file_name = "adapter.json"
 
     format: Literal[3] = 3
     sha256: str
@@ -114,39 +97,29 @@ def identify_backbone(config: ModelConfig, model: PreTrainedModel) -> BackboneId
 def save_adapter(
     model: LatePrompt, folder: Path, backbone: BackboneIdentity, config: Config, task: Task
 ) -> None:
-    """Write the trainable part and then its description.
-
-    Args:
-        model: The trained model.
-        folder: Created if it does not exist.
-        backbone: The frozen weights it was trained on.
-        config: Resolved configuration of the run.
-        task: The task it was trained for.
+    """Write the trainable part and then its description; `config` is the resolved configuration.
 
     Raises:
         OSError: A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = save(
-        {n: p.detach().cpu().contiguous() for n, p in model.generator.named_parameters()}
-    )
-    prompt = {name: getattr(config.prompt, name) for name in PromptDescription.model_fields}
-    description = AdapterDescription(
+    parameters = model.generator.named_parameters()
+    content = save({name: p.detach().cpu().contiguous() for name, p in parameters})
+    write_atomically(folder / _TENSORS, content)
+    AdapterDescription(
         sha256=hashlib.sha256(content).hexdigest(),
         backbone=backbone,
-        prompt=PromptDescription(**prompt),
+        prompt=PromptDescription.model_validate(config.prompt, from_attributes=True),
         task=TaskDescription(
-            name=task.name,
+            name=task.config.name,
             kind=task.template.kind,
             template=task.template.text,
-            labels=list(task.labels),
-            label_words=list(task.label_words),
+            labels=tuple(task.config.labels),
+            label_words=tuple(task.config.label_words),
             max_length=config.data.max_length,
-            value_range=list(task.value_range) if task.value_range is not None else None,
+            value_range=task.value_range,
         ),
-    )
-    write_atomically(folder / _TENSORS, content)
-    write_atomically(folder / _DESCRIPTION, description.model_dump_json(indent=2) + "\n")
+    ).write(folder)
 
 
 def load_adapter(
@@ -167,8 +140,8 @@ def load_adapter(
             was trained on.
     """
     folder = Path(folder)
-    description = read_description(folder)
-    backbone, prompt = description.backbone, description.prompt
+    description = AdapterDescription.read(folder)
+    backbone = description.backbone
     if model is None:
         dtype = getattr(torch, backbone.dtype)
         found = find_backbone(**checkpoint_source(backbone))
@@ -181,46 +154,32 @@ def load_adapter(
             f"{backbone.dtype}, weights {backbone.fingerprint}",
             "load that backbone in that type; load_adapter(folder) does so",
         )
-    layers = model.config.num_hidden_layers
-    if prompt.layer > layers:
-        where, expected = f"{folder / _DESCRIPTION}: prompt.layer", f"1 to {layers}"
-        raise config_error(where, str(prompt.layer), expected)
-    generator = _read_generator(folder / _TENSORS, description, model.config.hidden_size)
-    split = SplitModel(model, prompt.layer, word_ids=word_ids)
+    try:
+        generator = _load_generator(folder / _TENSORS, description, model.config.hidden_size)
+        split = SplitModel(model, description.prompt.layer, word_ids=word_ids)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        expected = f"{_TENSORS} and {description.file_name} as save_adapter wrote them"
+        raise config_error(str(folder), str(error), expected) from error
     return LatePrompt(split, generator).eval()
 
 
-def read_description(folder: Path) -> AdapterDescription:
-    """The description of the adapter in a folder; a `ConfigError` names all of its faults."""
-    return read_json_model(folder / _DESCRIPTION, AdapterDescription)
-
-
-def _read_generator(
+def _load_generator(
     file: Path, description: AdapterDescription, hidden_size: int
 ) -> PromptGenerator:
-    """The generator with its tensors.
-
-    Raises:
-        ConfigError: Checksum, names, shapes or types do not match the description.
-    """
-    prompt = description.prompt
-    try:
-        content = file.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != description.sha256:
-            raise ValueError(f"SHA-256 {digest} instead of {description.sha256:.64}")
-        tensors = {name: tensor.clone() for name, tensor in load(content).items()}  # aligned
-        with torch.device("meta"):  # allocates nothing, whatever the sizes
-            generator = build_generator(
-                prompt.kind,
-                hidden_size=hidden_size,
-                length=prompt.length,
-                bottleneck=prompt.bottleneck,
-            )
-        generator.load_state_dict(tensors, assign=True)
-        if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-            raise ValueError("other types than float32")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        expected = f"the tensors that {_DESCRIPTION} describes"
-        raise config_error(str(file), str(error), expected) from error
+    """The generator with its tensors; an error where these are not what the description says."""
+    content, prompt = file.read_bytes(), description.prompt
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != description.sha256:
+        raise ValueError(f"{_TENSORS} has the SHA-256 {digest} instead of {description.sha256:.64}")
+    with torch.device("meta"):  # no memory and no random numbers for values that are replaced
+        generator = build_generator(
+            prompt.kind,
+            hidden_size=hidden_size,
+            length=prompt.length,
+            bottleneck=prompt.bottleneck,
+        )
+    tensors = {name: tensor.clone() for name, tensor in load(content).items()}  # aligned
+    generator.load_state_dict(tensors, assign=True)
+    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        raise ValueError("other types than float32")
     return generator

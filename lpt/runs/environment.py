@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from contextlib import suppress
@@ -10,10 +11,10 @@ from pathlib import Path
 
 from lpt.files import JsonModel
 
+REVISION = "LPT_REVISION"
+"""Environment variable of jobs and ranks: `source_revision` when their source was imported."""
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
-_LIBRARIES = (
-    *("lpt", "torch", "lightning", "transformers", "datasets", "torchmetrics", "hydra-core"),
-)
+_PACKAGES = ("lpt", "torch", "lightning", "transformers", "datasets", "torchmetrics", "hydra-core")
 
 
 class Environment(JsonModel):
@@ -31,27 +32,32 @@ class Environment(JsonModel):
 
 
 def current_environment(accelerator: str) -> Environment:
-    """The environment of this process; a run takes it at its start, before anything can change.
-
-    Args:
-        accelerator: As in `strategy.accelerator`: cpu, gpu, or auto.
-    """
+    """The environment with this `strategy.accelerator`, taken before anything can change."""
     import torch
 
     versions = {}
-    for library in _LIBRARIES:
+    for library in _PACKAGES:
         with suppress(PackageNotFoundError):  # e.g. lpt itself, in a clone that is not installed
             versions[library] = version(library)
     gpu = uses_gpu(accelerator)
-    revision = _git("rev-parse", "HEAD") if _git("ls-files", "__init__.py") else None
-    changes = _git("status", "--porcelain", "--untracked-files=no") if revision else None
+    revision = os.environ[REVISION] if REVISION in os.environ else source_revision()
     return Environment(
         python=platform.python_version(),
         versions=versions,
         device=torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),
-        git_revision=revision,
-        git_dirty=bool(changes) if revision else None,
+        git_revision=revision.rstrip("+") or None,
+        git_dirty=revision.endswith("+") if revision else None,
     )
+
+
+def source_revision() -> str:
+    """Commit of the clone that lpt is imported from, with a `+` if tracked files are changed.
+
+    Empty for an installed package.
+    """
+    revision = (_git("rev-parse", "HEAD") if _git("ls-files", "__init__.py") else None) or ""
+    changes = _git("status", "--porcelain", "--untracked-files=no") if revision else None
+    return f"{revision}+" if changes else revision
 
 
 def uses_gpu(accelerator: str) -> bool:
@@ -64,8 +70,8 @@ def uses_gpu(accelerator: str) -> bool:
 def _git(*arguments: str) -> str | None:
     """Output of git in the folder of the package; None if there is no git, or no repository."""
     command = ["git", "-C", str(_PACKAGE_DIR), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(  # noqa: S603
+            command, stderr=subprocess.DEVNULL, text=True
+        ).strip()
+    return None

@@ -6,14 +6,12 @@ import shlex
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, Self
 
 from pydantic import Field
 
-from lpt.files import JsonModel, read_json_model, write_atomically
+from lpt.files import JsonFile, JsonModel
 
 JOB, SWEEP = "job.json", "sweep.json"
-_MAX_BYTES = 1 << 24
 
 
 class JobState(StrEnum):
@@ -30,62 +28,38 @@ class JobState(StrEnum):
 ENDED = (JobState.FINISHED, JobState.FAILED, JobState.PRUNED)
 
 
-class _SweepFile(JsonModel):
-    _name: ClassVar[str]
+class JobRecord(JsonFile, frozen=False):
+    """Content of job.json; host and device are those of the last attempt."""
 
-    def write(self, folder: Path) -> None:
-        """Write the file; the folder is created if it does not exist.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / self._name, self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read the file.
-
-        Raises:
-            ConfigError: It is missing or damaged; with all its faults.
-        """
-        return read_json_model(folder / cls._name, cls, max_bytes=_MAX_BYTES)
-
-
-class JobRecord(_SweepFile, frozen=False):
-    """Content of job.json.
-
-    Attributes:
-        name: Name of the job's folder.
-        settings: Key or group -> value, of what the sweep varies.
-        overrides: Command line of the run, including `run_dir`.
-        devices: Number of devices the run uses.
-        gpu: Whether these are GPUs where the machine has any.
-        state: State of the job.
-        reason: Why it failed or was interrupted.
-        attempts: Number of starts.
-        started: Time of the last start.
-        seconds: Run time, summed over all attempts.
-        exit_status: Of the last attempt; negative: number of the signal that killed it.
-        host: Machine of the last attempt.
-        device: Devices of the last attempt.
-    """
-
-    _name = JOB
+    file_name = JOB
 
     name: str
+    """Name of the job's folder."""
     settings: dict[str, str]
+    """Key or group -> value, of what the sweep varies."""
     overrides: list[str]
+    """Command line of the run, including `run_dir`."""
     devices: int = Field(1, ge=1)
     gpu: bool = True
+    """Whether the devices are GPUs where the machine has any."""
     state: JobState = JobState.WAITING
     reason: str | None = None
+    """Why it failed or was interrupted."""
     attempts: int = Field(0, ge=0)
+    """Number of starts."""
     started: datetime | None = None
+    """Time of the last start."""
     seconds: float = Field(0.0, ge=0)
+    """Run time, summed over all attempts."""
     exit_status: int | None = None
+    """Of the last attempt; negative: number of the signal that killed it."""
     host: str | None = None
     device: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write job.json; the folder is created if it does not exist."""
+        folder.mkdir(parents=True, exist_ok=True)
+        super().write(folder)
 
     @property
     def command(self) -> str:
@@ -94,19 +68,14 @@ class JobRecord(_SweepFile, frozen=False):
 
 
 class NumberRange(JsonModel):
-    """Numbers that a search samples from.
-
-    Attributes:
-        low: Smallest number.
-        high: Largest number.
-        step: Distance between neighbours; None: any number from `low` to `high`.
-        log: Whether to sample uniformly on a logarithmic scale.
-    """
+    """Numbers that a search samples from."""
 
     low: int | float
     high: int | float
     step: int | float | None = None
+    """Distance between neighbors; None: any number from `low` to `high`."""
     log: bool = False
+    """Whether to sample uniformly on a logarithmic scale."""
 
     @property
     def is_integer(self) -> bool:
@@ -114,21 +83,17 @@ class NumberRange(JsonModel):
         return all(isinstance(number, int) for number in (self.low, self.high, self.step))
 
 
-class SweepRecord(_SweepFile):
-    """Content of sweep.json.
+class SweepRecord(JsonFile):
+    """Content of sweep.json."""
 
-    Attributes:
-        name: Name of the sweep.
-        command: Shell command that started it.
-        fixed: Overrides shared by all jobs, sorted.
-        space: Key or group -> its values, or the numbers to sample from.
-        search: Whether the space is searched rather than tried out in full.
-    """
-
-    _name = SWEEP
+    file_name = SWEEP
 
     name: str
     command: str
+    """Shell command that started it."""
     fixed: list[str]
+    """Overrides shared by all jobs, sorted."""
     space: dict[str, list[str] | NumberRange]
+    """Key or group -> its values, or the numbers to sample from."""
     search: bool
+    """Whether the space is searched rather than tried out in full."""

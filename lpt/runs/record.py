@@ -1,37 +1,27 @@
-"""metrics.json and progress.json: the results of a run, and how far it is."""
+"""Results of a run (metrics.json, predictions.tsv), and how far it is (progress.json)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from lpt.config.resolve import flatten
-from lpt.files import JsonModel, JsonObject, read_json_model, write_atomically
+from lpt.files import JsonFile, JsonModel, JsonObject, write_atomically
 from lpt.runs.environment import Environment
 from lpt.runs.run_dir import METRICS_FILE, PROGRESS_FILE
-
-_MAX_BYTES = 1 << 26  # both grow with the number of dev evaluations
 
 Scores = dict[str, float]
 """Metric to value."""
 ScoresOrNone = Scores | None
 """None for a set without labels."""
 
-# Where files are and what is logged; task.default_path is where lpt is installed.
-_NO_SETTINGS = (
-    *("run_dir", "resume", "overwrite", "dry_run", "logger", "sweep"),
-    *("cache.dir", "task.default_path"),
-)
-
 
 class BackboneRecord(JsonModel):
     """The frozen weights."""
 
     name: str
-    """Short name."""
     model_type: str
     """Family, as transformers names it."""
     fingerprint: str
@@ -101,18 +91,10 @@ class CacheRecord(JsonModel):
     """Why some or all were not."""
 
 
-_IDENTITY: Mapping[str, type] = {
-    "task.name": str,
-    "model.name": str,
-    "prompt.kind": str,
-    "prompt.layer": int,
-    "data.seed": int,
-    "seed": int,
-}
-
-
-class RunRecord(JsonModel):
+class RunRecord(JsonFile):
     """What metrics.json holds; its presence marks a finished run."""
+
+    file_name = METRICS_FILE
 
     format: Literal[1] = 1
     run_dir: str
@@ -140,37 +122,6 @@ class RunRecord(JsonModel):
     cache: CacheRecord
     environment: Environment
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        """What a report computes with is there: the keys that identify a run, its dev scores."""
-        flat, metric = flatten(self.config), self.selection.metric
-        keys = [key for key, kind in _IDENTITY.items() if type(flat.get(key)) is not kind]
-        if keys:
-            raise ValueError(f"config: expected a resolved configuration, with {', '.join(keys)}")
-        if metric not in self.dev or any({"step", metric} - s.keys() for s in self.dev_history):
-            raise ValueError(f"dev, dev_history: expected scores of {metric}, the selecting metric")
-        return self
-
-    @classmethod
-    def read(cls, run_dir: Path) -> Self:
-        """The record of the run in a folder; a `ConfigError` names all of its faults."""
-        return read_json_model(run_dir / METRICS_FILE, cls, _MAX_BYTES)
-
-    def write(self, run_dir: Path) -> None:
-        """Write metrics.json, the last file of a run."""
-        write_atomically(run_dir / METRICS_FILE, self.model_dump_json(indent=2) + "\n")
-
-    def settings(self) -> dict[str, Any]:
-        """What makes this run comparable with others: dotted config key to value.
-
-        Besides the configuration, the weights (`backbone.fingerprint`) and the examples
-        (`split.sha256`); not where files go and what is logged.
-        """
-        flat = flatten(self.config)
-        kept = {key: value for key, value in flat.items() if not key.startswith(_NO_SETTINGS)}
-        weights, examples = self.backbone.fingerprint, self.split.sha256
-        return kept | {"backbone.fingerprint": weights, "split.sha256": examples}
-
     def scores(self) -> dict[str, ScoresOrNone]:
         """Final scores of dev, test and the extra sets."""
         return {"dev": self.dev, "test": self.test, **self.extra}
@@ -186,27 +137,17 @@ class RunRecord(JsonModel):
         }
 
 
-class RunProgress(JsonModel):
-    """What progress.json holds; a run rewrites it at each dev evaluation.
+class RunProgress(JsonFile):
+    """What progress.json holds; a run rewrites it at each dev evaluation."""
 
-    Attributes:
-        metric: Metric that selects the checkpoint.
-        steps: Optimizer steps of the whole run.
-        dev_history: Each dev evaluation so far: `step` and its scores.
-    """
+    file_name = PROGRESS_FILE
 
     metric: str
+    """Metric that selects the checkpoint."""
     steps: int
+    """Optimizer steps of the whole run."""
     dev_history: list[Scores]
-
-    @classmethod
-    def read(cls, run_dir: Path) -> Self:
-        """The progress of the run in a folder; a `ConfigError` names all of its faults."""
-        return read_json_model(run_dir / PROGRESS_FILE, cls, _MAX_BYTES)
-
-    def write(self, run_dir: Path) -> None:
-        """Write progress.json."""
-        write_atomically(run_dir / PROGRESS_FILE, self.model_dump_json() + "\n")
+    """Each dev evaluation so far: `step` and its scores."""
 
 
 def dev_scores(run_dir: Path) -> list[float]:
@@ -215,3 +156,20 @@ def dev_scores(run_dir: Path) -> list[float]:
         return []
     progress = RunProgress.read(run_dir)
     return [scores[progress.metric] for scores in progress.dev_history]
+
+
+def predictions_file(name: str) -> str:
+    """Name of the file with the predictions for a set."""
+    return "predictions.tsv" if name == "test" else f"predictions-{name}.tsv"
+
+
+def write_predictions(run_dir: Path, name: str, columns: Mapping[str, Sequence[str]]) -> None:
+    """Write the predictions for a set as TSV, a line for each example, given its columns."""
+    rows = zip(*columns.values(), strict=True)
+    lines = ["\t".join(columns), *("\t".join(map(_one_line, row)) for row in rows)]
+    write_atomically(run_dir / predictions_file(name), "\n".join(lines) + "\n")
+
+
+def _one_line(cell: str) -> str:
+    """Free text without the tabs and line breaks that would end its cell."""
+    return " ".join(cell.split()) if not cell.isprintable() else cell

@@ -6,7 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lpt.errors import literal_text
-from lpt.runs.record import RunRecord, Scores
+from lpt.runs.record import RunRecord
+
+_ROWS = {"majority": "majority class", "zero_shot": "zero-shot", "final": "late prompt"}
 
 
 def print_results(record: RunRecord, console: Console) -> None:
@@ -15,31 +17,23 @@ def print_results(record: RunRecord, console: Console) -> None:
     title = f"{config['task']['name']} · {config['model']['name']} · {prompt['kind']}"
     table = Table(title=literal_text(f"{title} at layer {prompt['layer']}", "table.title"))
     table.add_column("")
-    final = record.scores()
+    scores = record.summary()
     # A set without labels has no columns.
-    columns = [(split, metric) for split, scores in final.items() for metric in scores or ()]
-    for split, metric in columns:
-        table.add_column(literal_text(f"{split} {metric}"), justify="right")
-    baselines = {"majority class": record.majority, "zero-shot": record.zero_shot}
-    for row, sets in {**baselines, "late prompt": final}.items():
-        cells = [_cell(sets.get(split), metric) for split, metric in columns]
-        table.add_row(row, *cells, style="bold" if row == "late prompt" else None)
+    columns = [(name, metric) for name, found in record.scores().items() for metric in found or ()]
+    for name, metric in columns:
+        table.add_column(literal_text(f"{name} {metric}"), justify="right")
+    for kind, title in _ROWS.items():
+        values = [scores.get(f"{kind}/{name}/{metric}") for name, metric in columns]
+        cells = ["" if value is None else f"{value:.3f}" for value in values]
+        table.add_row(title, *cells, style="bold" if kind == "final" else None)
     console.print(table)
-    for line in _notes(record):
-        console.print(literal_text(line), soft_wrap=True)
-
-
-def _notes(record: RunRecord) -> list[str]:
     trainable, total = record.parameters.trainable, record.parameters.total
     cost, selection = record.cost, record.selection
-    return [
+    for line in (
         f"trained {trainable:,} of {total:,} parameters ({100 * trainable / total:.2f} %) in "
         f"{cost.train_seconds:.0f} s, {cost.examples_per_second:.1f} examples/s; "
         f"best dev {selection.metric} at step {selection.step}",
         "; ".join(f"{split}: {origin}" for split, origin in record.split.origin.items()),
         f"all files are in {record.run_dir}",
-    ]
-
-
-def _cell(scores: Scores | None, metric: str) -> str:
-    return f"{scores[metric]:.3f}" if scores and metric in scores else ""
+    ):
+        console.print(literal_text(line), soft_wrap=True)

@@ -1,8 +1,9 @@
-"""The folder of a run: names of its files, its outputs, its lock."""
+"""The folder of a run: names of its files, its outputs, its log, its lock."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import time
@@ -43,24 +44,20 @@ def create_run_dir(config: Config, *, resuming: bool = False) -> Path:
         return Path(config.run_dir)
     run_dir = Path(config.run_dir) if config.run_dir is not None else _new_folder(config)
     run_dir.mkdir(parents=True, exist_ok=True)
-    if not resuming:
-        with lock_run_dir(run_dir):
-            _remove_outputs(config, run_dir)
+    if resuming:
+        return run_dir
+    with lock_run_dir(run_dir):
+        outputs = existing_outputs(run_dir)
+        # What was interrupted before its first checkpoint starts over.
+        kept = existing_checkpoints(run_dir) if config.resume is not None else outputs
+        if kept and not config.overwrite:
+            raise config_error("run_dir", f"another run started in {run_dir}", "another folder")
+        for path in outputs:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
     return run_dir
-
-
-def _remove_outputs(config: Config, run_dir: Path) -> None:
-    outputs = existing_outputs(run_dir)
-    # With resume, what was interrupted before its first checkpoint starts over.
-    interrupted = config.resume is not None and not (run_dir / METRICS_FILE).exists()
-    kept = existing_checkpoints(run_dir) if interrupted else outputs
-    if kept and not config.overwrite:
-        raise config_error("run_dir", f"another run started in {run_dir}", "another folder")
-    for path in outputs:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _new_folder(config: Config) -> Path:
@@ -92,30 +89,24 @@ def check_run_dir(config: Config, problems: Problems) -> None:
         problems.add("resume", f"{config.resume} is not a folder", "auto, or the folder of a run")
     run_dir = Path(config.run_dir or "runs").absolute()
     existing = next(path for path in (run_dir, *run_dir.parents) if path.exists())
-    if not existing.is_dir():
-        problems.add("run_dir", f"{existing} is a file", "a folder")
-    elif not os.access(existing, os.W_OK):
-        problems.add("run_dir", f"{existing} is not writable", "a writable folder")
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        problems.add("run_dir", f"{existing} is not a writable folder", "a folder to write to")
     if config.run_dir is None or config.overwrite or config.resume is not None:
         return
-    outputs = [path.name for path in existing_outputs(run_dir)]
+    outputs = [path.name for path in existing_outputs(Path(config.run_dir))]
     if outputs and is_global_zero():
         what = "a finished run" if METRICS_FILE in outputs else ", ".join(outputs)
-        hint = "choose another run_dir, resume an interrupted run (resume=auto), or replace it "
-        hint += "(overwrite=true)"
+        hint = "choose another one, resume the run (resume=auto), or replace it (overwrite=true)"
         problems.add("run_dir", f"{config.run_dir} holds {what}", "a new folder", hint)
 
 
 @contextmanager
 def lock_run_dir(run_dir: Path, patience: float = _PROBE_SECONDS) -> Iterator[None]:
-    """Keep other processes out of the folder of a run within the block; on rank 0 only.
-
-    Args:
-        run_dir: The folder, which exists.
-        patience: Seconds to wait for another process, which may be saving its state.
+    """Keep other processes out of an existing folder within the block; on rank 0 only.
 
     Raises:
-        ConfigError: Another process keeps the lock.
+        ConfigError: Another process keeps the lock for more than `patience` seconds; it may be
+            saving its state.
     """
     if not is_global_zero():
         yield
@@ -143,29 +134,43 @@ def is_locked(run_dir: Path) -> bool:
         return True
 
 
-def resume_override(run_dir: Path) -> str:
-    """The override that resumes an interrupted run."""
-    return f"resume={run_dir}"
-
-
 def is_global_zero() -> bool:
     """Whether this process is rank 0, which writes; the other ranks of a run share its folder.
 
-    Read from the variables of torchrun, Lightning and Slurm: importing Lightning takes seconds.
+    Read from the variables of torchrun and Slurm: importing Lightning takes seconds.
     """
-    rank = os.environ.get("RANK")
-    if rank is None and "LOCAL_RANK" in os.environ:
-        node = os.environ.get("NODE_RANK", "0")
-        rank = "0" if node == os.environ["LOCAL_RANK"] == "0" else "1"
-    return (rank or os.environ.get("SLURM_PROCID", "0")) == "0"
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
+@contextmanager
+def log_to(run_dir: Path) -> Iterator[None]:
+    """Copy log records, warnings and the exception that ends the block to log.txt; on rank 0."""
+    if not is_global_zero():
+        yield
+        return
+    handler = logging.FileHandler(run_dir / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("lpt", "lightning.pytorch", "py.warnings")]
+    logging.captureWarnings(True)
+    logging.getLogger("lpt").setLevel(logging.DEBUG)
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    except Exception:
+        logging.getLogger("lpt").debug("The run failed:", exc_info=True)
+        raise
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        with suppress(OSError):  # was reported when it could not be written
+            handler.close()
+        logging.captureWarnings(False)
 
 
 @contextmanager
 def explain_os_errors(run_dir: Path | None) -> Iterator[None]:
-    """Say what to do about a full disk or a missing folder.
-
-    Args:
-        run_dir: Folder of the run; None before it is created.
+    """Say what to do about a full disk or a missing folder; `run_dir` is None before it is created.
 
     Raises:
         RunError: An OSError was raised within the block.
@@ -173,10 +178,12 @@ def explain_os_errors(run_dir: Path | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # raised by a library, with its own explanation
+        # Raised by a library, with its own explanation; or a data loading worker is gone.
+        if error.errno is None or isinstance(error, ConnectionError):
             raise
-        reason = f"{error.filename or run_dir or 'runs'}: {error.strerror or error}. "
-        if run_dir is None:
-            raise RunError(f"{reason}The run was not started.") from error
-        hint = f"Fix this, then rerun with {resume_override(run_dir)} to resume."
-        raise RunError(f"{reason}What was saved before is unchanged. {hint}") from error
+        hint = "The run was not started."
+        if run_dir is not None:
+            hint = "What was saved before is unchanged. "
+            hint += f"Fix this, then rerun with resume={run_dir} to resume."
+        place = error.filename or run_dir or "runs"
+        raise RunError(f"{place}: {error.strerror or error}. {hint}") from error

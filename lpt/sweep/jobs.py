@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from multiprocessing.process import BaseProcess
@@ -25,11 +25,12 @@ POLL_SECONDS = 0.1
 _TAIL_BYTES = 1 << 16
 _MAX_REASON = 1000
 _PROMPT = "$ "  # precedes the command in the output, once for each attempt
+_HEADING = re.compile(r"Found \d+ (configuration )?problems?(:|; .*)")  # of a ConfigError
 _EXCEPTION = re.compile(r"[\w.]+(Error|Exception|Interrupt)\b")  # last line of a traceback
 
 
 class Job:
-    """A job that runs in a process of its own; however this ends becomes the state of the job.
+    """A running job: its process, started on creation; however this ends becomes the job's state.
 
     Args:
         folder: Folder of the job, with job.json.
@@ -51,31 +52,22 @@ class Job:
         device: str | None = None,
         start: Start = start_process,
     ) -> None:
-        self.folder = folder
-        self.record = JobRecord.read(folder)
-        self._cwd = cwd or Path.cwd()
-        self._environment = environment or {}
-        self._device = device
-        self._start = start
-        self._process: BaseProcess | None = None
+        self.folder, self.record = folder, JobRecord.read(folder)
         self._stop_requested = self._prune_requested = False
-        self._started = 0.0
-
-    def start(self) -> None:
-        """Start the process."""
-        (self.folder / _PRUNE).unlink(missing_ok=True)
+        self._process: BaseProcess | None = None
+        (folder / _PRUNE).unlink(missing_ok=True)
         record = self.record
         record.state, record.reason, record.exit_status = JobState.RUNNING, None, None
         record.attempts += 1
         record.started = datetime.now().astimezone()
-        record.host, record.device = socket.gethostname(), self._device
-        record.write(self.folder)
+        record.host, record.device = socket.gethostname(), device
+        record.write(folder)
         self._started = time.monotonic() - record.seconds  # of earlier attempts
-        output = self.folder / OUTPUT
+        output = folder / OUTPUT
         with output.open("a", encoding="utf-8") as file:
             file.write(f"\n{_PROMPT}{record.command}\n")
         try:
-            self._process = self._start(record.overrides, output, self._cwd, self._environment)
+            self._process = start(record.overrides, output, cwd or Path.cwd(), environment or {})
         except (OSError, EOFError) as error:  # e.g. no memory for another process
             self._end(JobState.FAILED, f"could not be started: {error!r}")
 
@@ -89,7 +81,7 @@ class Job:
                 self._prune_requested = True
                 self._signal(signal.SIGTERM)
             return False
-        self._signal(signal.SIGKILL, os.killpg)  # what is left: ranks and data loading workers
+        self._signal(signal.SIGKILL, group=True)  # what is left: ranks and data loading workers
         self.record.exit_status = status
         self._end(*self._outcome(status))
         return True
@@ -106,8 +98,8 @@ class Job:
     def kill(self) -> None:
         """End the run at once, with all its processes."""
         self._stop_requested = True
-        self._signal(signal.SIGKILL, os.killpg)
-        self._signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL, group=True)
+        self._signal(signal.SIGKILL)  # before it has a group of its own
 
     def wait(self, seconds: float = float("inf")) -> bool:
         """Wait until the process has ended, or for that time; returns whether it has."""
@@ -118,12 +110,10 @@ class Job:
             time.sleep(POLL_SECONDS)
         return True
 
-    def _signal(
-        self, number: signal.Signals, send: Callable[[int, signal.Signals], None] = os.kill
-    ) -> None:
+    def _signal(self, number: signal.Signals, *, group: bool = False) -> None:
         if self._process is not None and self._process.pid is not None:
             with suppress(ProcessLookupError, PermissionError):
-                send(self._process.pid, number)
+                (os.killpg if group else os.kill)(self._process.pid, number)
 
     def _end(self, state: JobState, reason: str | None) -> None:
         self._process = None
@@ -154,16 +144,17 @@ def run_job(folder: Path, *, cwd: Path | None = None, start: Start = start_proce
     Raises:
         ConfigError: job.json is missing or damaged.
     """
-    job = Job(folder, cwd=cwd, start=start)
+    job = None
     try:
         with deferred_signals():
-            job.start()
+            job = Job(folder, cwd=cwd, start=start)
         job.wait()
     except BaseException:  # e.g. the cluster reclaims the machine
-        job.stop()
-        if not job.wait(SAVING_SECONDS):
-            job.kill()
-            job.wait()
+        if job is not None:
+            job.stop()
+            if not job.wait(SAVING_SECONDS):
+                job.kill()
+                job.wait()
         raise
 
 
@@ -214,8 +205,8 @@ def _failure(status: int, output: Path) -> str:
     # Only the last attempt. A progress bar overwrites its line by carriage returns.
     text = text.rpartition(f"\n{_PROMPT}")[2].replace("\r", "\n")
     lines = [line.strip() for line in text.split("\n")[1:] if line.strip()]
-    headings = [i for i, line in enumerate(lines) if line.endswith("not started.")]
-    if headings:  # a ConfigError
+    headings = [i for i, line in enumerate(lines) if _HEADING.fullmatch(line)]
+    if headings:
         return " ".join(lines[headings[-1] + 1 :])[:_MAX_REASON]
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
     return (exceptions or lines or [f"exit status {status}"])[-1][:_MAX_REASON]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,19 +14,22 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from lpt.config.extras import check_extra
 from lpt.config.schema import SweepConfig
-from lpt.errors import CTRL_C, PREEMPTED, Problems, literal_text
-from lpt.runs.job_record import SweepRecord
-from lpt.sweep.folder import claim_sweep_dir, sweep_dir
-from lpt.sweep.plan import Composer, check_points
+from lpt.errors import CTRL_C, PREEMPTED, Problems, config_error, literal_text
+from lpt.runs.job_record import SWEEP, SweepRecord
+from lpt.sweep.plan import Composer, Point, check_points
+from lpt.sweep.results import CSV, JOBS, JSONL, REPORT
 from lpt.sweep.runner import Launch, SweepRunner
 from lpt.sweep.space import read_space
 
 _SWEEP_CHOICE = "hydra.runtime.choices.sweep"
+_LOCK = ".lock"
+_IDENTITY = {"fixed", "space", "search"}  # the number of trials may grow, jobs at a time change
 
 
 def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int:
@@ -56,14 +62,14 @@ def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int
         space={**{key: list(values) for key, values in space.axes.items()}, **space.ranges},
         search=searching,
     )
-    folder = sweep_dir(config, record, points)
+    folder = _sweep_dir(config, record, points)
     if base.dry_run:
         jobs = f"{config.trials} trials, e.g." if searching else f"{len(points)} jobs:"
         lines = [jobs, *(f"  {point.name}" for point in points)]
         lines.append(f"Everything checked, nothing started. Folder of the sweep: {folder}")
         console.print(literal_text("\n".join(lines)), soft_wrap=True)
         return 0
-    with claim_sweep_dir(folder, record, overwrite=base.overwrite):
+    with _claim_sweep_dir(folder, record, overwrite=base.overwrite):
         runner = SweepRunner(config, folder, launch, console, points[0].config)
         try:
             with _stop_on_signals():
@@ -91,6 +97,59 @@ def _check_sweep(base: DictConfig) -> None:
     if base.sweep.report:
         check_extra("report", "sweep.report", problems)
     problems.raise_if_any()
+
+
+def _sweep_dir(config: SweepConfig, record: SweepRecord, points: Sequence[Point]) -> Path:
+    """Folder of a sweep: the same for the same space, different for any other."""
+    if config.dir is not None:
+        return Path(config.dir)
+    identity = json.dumps(record.model_dump(include=_IDENTITY))
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    names = ({p.config.task.name for p in points}, {p.config.model.name for p in points})
+    common = [next(iter(found)) for found in names if len(found) == 1]
+    return Path("runs") / "-".join(["sweep", config.name, *common, digest])
+
+
+@contextmanager
+def _claim_sweep_dir(folder: Path, record: SweepRecord, *, overwrite: bool) -> Iterator[None]:
+    """Lock the folder of a sweep within the block, and write sweep.json.
+
+    With `overwrite`, the results of an earlier sweep are removed; other files stay.
+
+    Raises:
+        ConfigError: Another sweep is running in it, or its content is not this sweep's.
+    """
+    _check_content(folder, record, overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / _LOCK).acquire(timeout=0)
+    except Timeout:
+        found, hint = f"another sweep is running in {folder}", "wait until it ends, or stop it"
+        raise config_error("sweep.dir", found, "another folder", hint) from None
+    with lock:
+        if overwrite:
+            for name in (JOBS, REPORT, "wandb"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            for name in (CSV, JSONL, SWEEP):  # sweep.json last
+                (folder / name).unlink(missing_ok=True)
+        record.write(folder)
+        yield
+
+
+def _check_content(folder: Path, record: SweepRecord, *, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise config_error("sweep.dir", f"{folder} is a file", "a folder")
+    if not (folder / SWEEP).is_file():
+        others = sorted(path.name for path in folder.glob("[!.]*"))
+        if others:
+            found = f"{folder} contains {', '.join(others[:5])}, but no {SWEEP}"
+            raise config_error("sweep.dir", found, "a new folder, or that of this sweep")
+    elif not overwrite:
+        earlier = SweepRecord.read(folder)
+        if earlier.model_dump(include=_IDENTITY) != record.model_dump(include=_IDENTITY):
+            found = f"{folder} contains the results of another space, started by: {earlier.command}"
+            hint = "overwrite=true deletes its results; or choose another sweep.dir"
+            raise config_error("sweep.dir", found, "a folder for each space", hint)
 
 
 @contextmanager

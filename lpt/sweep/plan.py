@@ -84,10 +84,10 @@ class Composer:
         Raises:
             ConfigError: A model cannot be found, or any problem of any job.
         """
-        values = {key: list(texts) for key, texts in self.space.axes.items()}
-        if values.get(LAYER) == [ALL]:
-            values[LAYER] = list(map(str, self.common_layers()))
-        values |= {key: [str(r.low), str(r.high)] for key, r in self.space.ranges.items()}
+        values = dict(self.space.axes)
+        if values.get(LAYER) == (ALL,):
+            values[LAYER] = tuple(map(str, self.common_layers()))
+        values |= {key: (str(r.low), str(r.high)) for key, r in self.space.ranges.items()}
         first = {key: texts[0] for key, texts in values.items()}
         others = [{**first, key: text} for key, texts in values.items() for text in texts[1:]]
         return self._points([first, *others])
@@ -98,9 +98,8 @@ class Composer:
         Raises:
             ConfigError: There are none.
         """
-        axes = {
-            key: values for key, values in self.space.axes.items() if key in self._composer.groups
-        }
+        groups = self._composer.groups
+        axes = {key: values for key, values in self.space.axes.items() if key in groups}
         found = [self._layers(settings) for settings in combinations(axes)]
         common = range(max(f.start for f in found), min(f.stop for f in found))
         if not common:
@@ -175,8 +174,13 @@ def check_points(points: Sequence[Point], console: Console) -> None:
             valid.append(point)
     groups, hidden = _by_cache_group(valid), not console.is_terminal
     for group in track(groups, "checking", console=console, transient=True, disable=hidden):
+        # Jobs with the same inputs: only the layers of their prompts need a look one by one.
+        first = group[0].config
         with problems.collect():
-            _check_cache_group(group)
+            any_layer = dataclasses.replace(first.prompt, layer=None)
+            depth = prepare(dataclasses.replace(first, prompt=any_layer)).backbone.layers
+            for point in group:
+                check_layer(point.config, depth, problems)
     problems.raise_if_any()
 
 
@@ -185,18 +189,6 @@ def _by_cache_group(points: Iterable[Point]) -> list[list[Point]]:
     for point in points:
         groups.setdefault(point.cache_group, []).append(point)
     return list(groups.values())
-
-
-def _check_cache_group(points: Sequence[Point]) -> None:
-    """Check jobs with the same inputs: only the layers of their prompts need a look one by one."""
-    first = points[0].config
-    any_layer = dataclasses.replace(first.prompt, layer=None)
-    depth = prepare(dataclasses.replace(first, prompt=any_layer)).backbone.layers
-    problems = Problems()
-    for prompt in (point.config.prompt for point in points):
-        if prompt.layer is not None:
-            check_layer(prompt.kind, prompt.layer, depth, first.model.name, problems)
-    problems.raise_if_any()
 
 
 def layers_to_precompute(points: Sequence[Point]) -> dict[str, list[int]]:

@@ -68,13 +68,10 @@ def run_pool(folders: Sequence[Path], jobs: int | None, *, start: Start = start_
                 while waiting and free and not signals:
                     slot = free.pop(0)
                     ids = ",".join(slot)
-                    job = Job(
-                        waiting.popleft(),
-                        environment={_VISIBLE_DEVICES: ids} if slot else {},
-                        device=f"GPU {ids}" if slot else "CPU",
-                        start=start,
-                    )
-                    job.start()
+                    environment = {_VISIBLE_DEVICES: ids} if slot else {}
+                    device = f"GPU {ids}" if slot else "CPU"
+                    folder = waiting.popleft()
+                    job = Job(folder, environment=environment, device=device, start=start)
                     running[job] = slot
                 for job in running:
                     if signals:  # the second one ends jobs at once

@@ -15,11 +15,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
+from lpt.runs.environment import REVISION, source_revision
+
+_revision = cache(source_revision)  # taken when the server imports the source, for all jobs
 _PRELOAD = ["lpt.sweep.process", "lpt.cli.main", "lpt.experiment"]
 # Variables by which Lightning and torch take a process for a member of a distributed group.
 _RANK_VARIABLE = re.compile(
@@ -45,7 +49,7 @@ def start_process(
         OSError: The process cannot be started.
     """
     kept = {name: v for name, v in os.environ.items() if not _RANK_VARIABLE.fullmatch(name)}
-    variables = {**kept, **environment}
+    variables = {**kept, REVISION: _revision(), **environment}
     # The fork server does not know the start method that joblib sets in its workers.
     multiprocessing.set_start_method(None, force=True)
     context = multiprocessing.get_context("forkserver")
@@ -72,20 +76,20 @@ def deferred_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # it gets no signals
         yield received
         return
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    handled = {n: handler for n, handler in before.items() if handler != signal.SIG_IGN}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {n: h for n in numbers if (h := signal.getsignal(n)) != signal.SIG_IGN}
 
     def collect(number: int, _: FrameType | None) -> None:
         received.append(number)
         if len(received) > 2:
             raise KeyboardInterrupt
 
-    for number in handled:
+    for number in before:
         signal.signal(number, collect)
     try:
         yield received
     finally:
-        for number, handler in handled.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
     if received:
         signal.raise_signal(received[0])

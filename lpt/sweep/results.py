@@ -12,58 +12,19 @@ from typing import Any
 from lpt.files import write_atomically
 from lpt.runs.job_record import JobRecord
 from lpt.runs.record import RunRecord
+from lpt.sweep.jobs import JobResult
 
+JOBS, REPORT = "jobs", "report"
 CSV, JSONL = "results.csv", "results.jsonl"
 
 
-def results_row(job: JobRecord, run_dir: Path, result: RunRecord | None) -> dict[str, Any]:
-    """Settings, state and, once the run has finished, scores and costs of a job.
-
-    Args:
-        job: State of the job.
-        run_dir: Folder of the job and its run.
-        result: The finished run.
-    """
-    return {
-        "job": job.name,
-        **job.settings,
-        "state": job.state.value,
-        "reason": job.reason,
-        **(_result_columns(result) if result is not None else {}),
-        "job_seconds": job.seconds,
-        "attempts": job.attempts,
-        "run_dir": str(run_dir),
-        "command": job.command,
-    }
-
-
-def _result_columns(result: RunRecord) -> dict[str, Any]:
-    config, cost = result.config, result.cost
-    return {
-        "task": config["task"]["name"],
-        "model": result.backbone.name,
-        "prompt": config["prompt"]["kind"],
-        "layer": config["prompt"]["layer"],
-        "data_seed": config["data"]["seed"],
-        "seed": config["seed"],
-        **result.summary(),
-        "selected_step": result.selection.step,
-        "trainable_parameters": result.parameters.trainable,
-        "train_seconds": cost.train_seconds,
-        "examples_per_second": cost.examples_per_second,
-        "cache_seconds": cost.cache_seconds,
-        "total_seconds": cost.total_seconds,
-        "peak_memory_mib": cost.peak_memory_mib,
-        "split_sha256": result.split.sha256,
-    }
-
-
-def write_results(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write both files.
+def write_results(folder: Path, jobs: Sequence[JobResult]) -> list[dict[str, Any]]:
+    """Write results.csv and results.jsonl of a sweep; returns their rows.
 
     Raises:
         OSError: They cannot be written.
     """
+    rows = [_row(job, folder / JOBS / job.name, result) for job, result in jobs]
     # The row of a failed job has fewer columns: the longest one gives their order.
     longest = max(rows, key=len, default={})
     columns = list(dict.fromkeys([*longest, *(name for row in rows for name in row)]))
@@ -73,3 +34,31 @@ def write_results(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writerows(rows)
     write_atomically(folder / CSV, text.getvalue())
     write_atomically(folder / JSONL, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def _row(job: JobRecord, run_dir: Path, result: RunRecord | None) -> dict[str, Any]:
+    """Settings, state and, once the run has finished, scores and costs of a job."""
+    row: dict[str, Any] = {"job": job.name, **job.settings}
+    row |= {"state": job.state.value, "reason": job.reason}
+    if result is not None:
+        config, cost = result.config, result.cost
+        row |= {
+            "task": config["task"]["name"],
+            "model": result.backbone.name,
+            "prompt": config["prompt"]["kind"],
+            "layer": config["prompt"]["layer"],
+            "data_seed": config["data"]["seed"],
+            "seed": config["seed"],
+            **result.summary(),
+            "selected_step": result.selection.step,
+            "trainable_parameters": result.parameters.trainable,
+            "train_seconds": cost.train_seconds,
+            "examples_per_second": cost.examples_per_second,
+            "cache_seconds": cost.cache_seconds,
+            "total_seconds": cost.total_seconds,
+            "peak_memory_mib": cost.peak_memory_mib,
+            "split_sha256": result.split.sha256,
+        }
+    row |= {"job_seconds": job.seconds, "attempts": job.attempts}
+    return row | {"run_dir": str(run_dir), "command": job.command}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from threading import Lock
 from typing import Any
 
 import optuna
@@ -55,14 +54,12 @@ class Search:
         self.open: dict[str, Settings] = {}
         self._distributions = _distributions(composer)
         self._trials: dict[str, Trial] = {}
-        self._evaluations: dict[str, int] = {}
         self._next_number = 0
-        self._lock = Lock()  # jobs are watched by another thread
         for job, result in jobs:
             params = {k: _parse(self._distributions[k], text) for k, text in job.settings.items()}
             self.study.enqueue_trial(params)
-            self._ask(job.name)
-            self.open[job.name] = job.settings
+            self._next_number = trial_number(job.name)
+            self.ask()
             self.tell(job, result)
 
     @property
@@ -73,44 +70,36 @@ class Search:
     def ask(self) -> str:
         """Sample the settings of a new trial; returns its name."""
         name = f"trial-{self._next_number:03d}"
-        trial = self._ask(name)
+        self._next_number += 1
+        trial = self._trials[name] = self.study.ask(self._distributions)
         self.open[name] = {key: _format(value) for key, value in trial.params.items()}
         return name
 
     def should_prune(self, name: str, scores: Sequence[float]) -> bool:
         """Whether a trial with these dev scores, one for each evaluation, is clearly behind."""
-        with self._lock:
-            known, trial = self._evaluations.get(name, 0), self._trials.get(name)
-            if trial is None or len(scores) <= known:
-                return False
-            self._report(name, scores)
-            return trial.should_prune()
+        trial = self._trials.get(name)
+        return trial is not None and self._report(trial, scores) and trial.should_prune()
 
     def tell(self, job: JobRecord, result: RunRecord | None) -> None:
         """Report the end of a trial, if its job has ended and this was not reported before."""
-        with self._lock:
-            if job.name not in self.open:
-                return
-            if result is not None:
-                self._report(job.name, _dev_scores(result))
-                self.study.tell(self._trials[job.name], result.selection.value)
-            elif job.state in _FAILURES:
-                self.study.tell(self._trials[job.name], state=_FAILURES[job.state])
-            else:
-                return
-            del self.open[job.name], self._trials[job.name]
+        trial = self._trials.get(job.name)
+        if trial is None or (result is None and job.state not in _FAILURES):
+            return
+        if result is not None:
+            metric = result.selection.metric
+            self._report(trial, [scores[metric] for scores in result.dev_history])
+            self.study.tell(trial, result.selection.value)
+        else:
+            self.study.tell(trial, state=_FAILURES[job.state])
+        del self.open[job.name], self._trials[job.name]
 
-    def _ask(self, name: str) -> Trial:
-        self._next_number = trial_number(name) + 1
-        self._trials[name] = self.study.ask(self._distributions)
-        return self._trials[name]
-
-    def _report(self, name: str, scores: Sequence[float]) -> None:
-        """Report the best score so far at each new evaluation."""
-        known = self._evaluations.get(name, 0)
-        for evaluation, best in list(enumerate(accumulate(scores, max)))[known:]:
-            self._trials[name].report(best, evaluation)
-        self._evaluations[name] = len(scores)
+    def _report(self, trial: Trial, scores: Sequence[float]) -> bool:
+        """Report the best score so far at each new evaluation; returns whether there is any."""
+        reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        best_scores = list(enumerate(accumulate(scores, max)))[len(reported) :]
+        for evaluation, best in best_scores:
+            trial.report(best, evaluation)
+        return bool(best_scores)
 
 
 def trial_number(name: str) -> int:
@@ -118,19 +107,13 @@ def trial_number(name: str) -> int:
     return int(name.rpartition("-")[2])
 
 
-def _dev_scores(result: RunRecord) -> list[float]:
-    return [scores[result.selection.metric] for scores in result.dev_history]
-
-
 def _distributions(composer: Composer) -> dict[str, BaseDistribution]:
-    found: dict[str, BaseDistribution] = {}
-    for key, values in composer.space.axes.items():
-        if key == LAYER and values == (ALL,):
-            layers = composer.common_layers()
-            found[key] = IntDistribution(layers[0], layers[-1])
-        else:
-            found[key] = CategoricalDistribution(values)
-    return found | {key: _numeric(numbers) for key, numbers in composer.space.ranges.items()}
+    axes, ranges = composer.space.axes, composer.space.ranges
+    found: dict[str, BaseDistribution] = {k: CategoricalDistribution(v) for k, v in axes.items()}
+    if axes.get(LAYER) == (ALL,):
+        layers = composer.common_layers()
+        found[LAYER] = IntDistribution(layers[0], layers[-1])
+    return found | {key: _numeric(numbers) for key, numbers in ranges.items()}
 
 
 def _numeric(numbers: NumberRange) -> BaseDistribution:

@@ -20,8 +20,14 @@ from hydra.core.override_parser.types import (
 )
 from omegaconf import OmegaConf
 
-from lpt.config.command_line import ALL, LAYER, check_overrides, config_folders, expand_all_keyword
-from lpt.config.compose import parse_value
+from lpt.config.command_line import (
+    ALL,
+    LAYER,
+    check_overrides,
+    config_folders,
+    expand_all_keyword,
+    parse_value,
+)
 from lpt.errors import Problems
 from lpt.runs.job_record import NumberRange
 
@@ -98,15 +104,23 @@ def read_space(
         if key.partition(".")[0] in _SWEEP_KEYS:
             if override.is_sweep_override():
                 problems.add(key, str(override.input_line), "one value for all jobs")
-            continue
-        numbers = _number_range(key, override, problems, search=search)
-        if numbers is not None:
-            ranges[key] = numbers
-        elif override.is_discrete_sweep():
-            axes[key] = _axis(key, override, problems)
-        else:
+        elif not override.is_sweep_override():
             shared.append(str(override.input_line))
-    _check_keys({*axes, *ranges}, problems, search=search)
+        elif (numbers := _number_range(key, override, problems, search=search)) is not None:
+            ranges[key] = numbers
+        else:
+            values = axes[key] = tuple(dict.fromkeys(override.sweep_string_iterator()))
+            if not values:
+                problems.add(key, override.get_value_string(), "at least one value")
+            if key == LAYER and ALL in values and len(values) > 1:
+                problems.add(key, ",".join(values), "either all or layer numbers")
+    for key in sorted({"seed", "data.seed"} & {*axes, *ranges}) if search else ():
+        found, expected = "several values in a search", "one: the best of several seeds is luck"
+        hint = f"search with one seed, then run the best settings with several: {key}=13,21,42"
+        problems.add(key, found, expected, hint)
+    if not axes and not ranges and not problems.found:
+        hint = "e.g. seed=1,2, or sweep=layers; train.py does a single run"
+        problems.add("sweep", "no key varies", "several values for at least one key", hint)
     problems.raise_if_any()
     return Space(shared, axes, ranges)
 
@@ -121,27 +135,6 @@ def quote(text: str) -> str:
 def allowed_layers(prompt_kind: str, depth: int) -> range:
     """The layers that a prompt can be inserted at; a generator reads the layer below."""
     return range(1 if prompt_kind == "static" else 2, depth + 1)
-
-
-def _check_keys(keys: set[str], problems: Problems, *, search: bool) -> None:
-    """Check which keys vary."""
-    for key in sorted(keys & {"seed", "data.seed"}) if search else ():
-        found, expected = "several values in a search", "one: the best of several seeds is luck"
-        hint = f"search with one seed, then run the best settings with several: {key}=13,21,42"
-        problems.add(key, found, expected, hint)
-    if not keys and not problems.found:
-        expected = "several values for at least one key"
-        hint = "e.g. seed=1,2, or sweep=layers; train.py does a single run"
-        problems.add("sweep", "no key varies", expected, hint)
-
-
-def _axis(key: str, override: Override, problems: Problems) -> tuple[str, ...]:
-    values = tuple(dict.fromkeys(override.sweep_string_iterator()))
-    if not values:
-        problems.add(key, override.get_value_string(), "at least one value")
-    if key == LAYER and ALL in values and len(values) > 1:
-        problems.add(key, ",".join(values), "either all or layer numbers")
-    return values
 
 
 def _number_range(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from lpt.config.schema import LoggerConfig
 from lpt.runs.record import RunRecord
-from lpt.tracking.wandb import build_wandb_logger, finish, log_outputs
+from lpt.tracking.wandb import build_wandb_logger, log_outputs
 
 logger = logging.getLogger(__name__)
 
@@ -27,27 +26,22 @@ class FaultTolerantLogger(Logger):
 
     @property
     def name(self) -> str | None:
-        """Name of the experiment."""
         return self.wrapped.name
 
     @property
     def version(self) -> int | str | None:
-        """Version of the experiment."""
         return self.wrapped.version
 
     def log_hyperparams(self, *arguments: Any, **options: Any) -> None:
         """Does nothing: a run passes its configuration when it builds a logger."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log one point of each curve."""
         self._call("log_metrics", dict(metrics), step=step)
 
     def save(self) -> None:
-        """Write what is buffered."""
         self._call("save")
 
     def finalize(self, status: str) -> None:
-        """Close the logger."""
         self._call("finalize", status)
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> None:
@@ -64,11 +58,11 @@ class FaultTolerantLogger(Logger):
 def build_loggers(
     config: LoggerConfig, run_dir: Path, resolved: dict[str, Any], resumed_at: int | None = None
 ) -> list[FaultTolerantLogger]:
-    """The loggers that are switched on.
+    """The loggers that are switched on; they write to the folder of the run.
 
     Args:
         config: Which ones.
-        run_dir: Folder of the run; loggers write there.
+        run_dir: Folder of the run.
         resolved: The resolved configuration as plain types.
         resumed_at: Step at which the run is resumed; TensorBoard hides later points logged before.
 
@@ -79,9 +73,7 @@ def build_loggers(
     if config.csv:
         loggers.append(CSVLogger(run_dir, name="csv"))
     if config.tensorboard:
-        loggers.append(
-            TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=resumed_at)
-        )
+        loggers.append(TensorBoardLogger(run_dir, "tensorboard", "", purge_step=resumed_at))
     if config.wandb.enabled:
         loggers.append(build_wandb_logger(config.wandb, run_dir, resolved))
     return [FaultTolerantLogger(wrapped) for wrapped in loggers]
@@ -100,15 +92,3 @@ def log_results(
         if entry.enabled and isinstance(entry.wrapped, WandbLogger):
             log_outputs(entry.wrapped.experiment, run_dir, record, predictions)
         entry.finalize("success")
-
-
-@contextmanager
-def finished_loggers(config: LoggerConfig) -> Iterator[None]:
-    """Close the W&B run at the end of the block, before the process starts another run."""
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        if config.wandb.enabled:
-            finish(failed=failed)

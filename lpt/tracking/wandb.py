@@ -1,4 +1,4 @@
-"""Weights & Biases: checks before a run, and its curves, predictions and adapter.
+"""Weights & Biases: checks before a run, its curves, predictions and adapter; a sweep's summary.
 
 wandb is imported where it is used: it is optional and slow.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lpt.config.extras import check_extra
@@ -24,38 +27,31 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
 
 logger = logging.getLogger(__name__)
-_STEP = "trainer/global_step"
+_STEP, _LAYER = "trainer/global_step", "prompt.layer"
 
 
 def check_wandb(config: WandbConfig, problems: Problems) -> None:
-    """Note what would make W&B fail later: no package, contradictory modes, no key."""
+    """Add a problem if the package or, in online mode, the key or the connection is missing."""
     if not config.enabled or not is_global_zero():
         return
     if not check_extra("wandb", "logger.wandb.enabled", problems):
         return
     import wandb
 
-    key = "logger.wandb.mode"
     try:
         ambient = wandb.setup().settings.mode
-    except ValueError as error:  # pydantic's, of a variable or of W&B's settings file
-        problems.add("WANDB_*", str(error).replace("\n", " "), "valid settings of W&B")
-        return
-    chosen = config.mode or ambient
-    if chosen != ambient and (ambient != "online" or os.environ.get("WANDB_MODE")):
-        given = f"{chosen}, but WANDB_MODE or the W&B settings file says {ambient}"
-        hint = "unset WANDB_MODE, or undo `wandb offline` with `wandb online`"
-        problems.add(key, given, f"{ambient}, or null to use that mode", hint)
-    elif chosen == "online":
-        try:
-            if wandb.login(prompt=False, verify=False):
-                return
+        chosen = config.mode or ambient
+        if chosen != ambient and (ambient != "online" or "WANDB_MODE" in os.environ):
+            reason = f"WANDB_MODE or the W&B settings file says {ambient}"
+        elif chosen != "online" or wandb.login(prompt=False, verify=False):
+            return
+        else:
             reason = "no W&B key was found"
-        except wandb.Error as error:
-            reason = str(error)
-        expected = "a key (`wandb login`, or WANDB_API_KEY), or offline"
-        hint = "log in once, or set logger.wandb.mode=offline and run `wandb sync` later"
-        problems.add(key, f"online, but {reason}", expected, hint)
+    except (ValueError, wandb.Error) as error:  # an invalid variable or settings file; a bad key
+        chosen, reason = config.mode or "online", str(error).replace("\n", " ")
+    expected = "a key (`wandb login`, or WANDB_API_KEY), or offline; null for the mode of W&B"
+    hint = "log in, unset WANDB_MODE, or set logger.wandb.mode=offline and run `wandb sync` later"
+    problems.add("logger.wandb.mode", f"{chosen}, but {reason}", expected, hint)
 
 
 def build_wandb_logger(config: WandbConfig, run_dir: Path, resolved: dict[str, Any]) -> WandbLogger:
@@ -68,19 +64,15 @@ def build_wandb_logger(config: WandbConfig, run_dir: Path, resolved: dict[str, A
 
     run = None
     if is_global_zero():
-        run = start_run(config, run_dir, run_dir.name, resolved)
+        run = _start_run(config, run_dir, run_dir.name, resolved)
         # All curves are drawn over Lightning's optimizer steps instead of W&B's count of calls.
         run.define_metric(_STEP)
         run.define_metric("*", step_metric=_STEP, step_sync=True)
     return WandbLogger(save_dir=run_dir, project=config.project, experiment=run)
 
 
-def start_run(config: WandbConfig, folder: Path, name: str, resolved: Mapping[str, Any]) -> Any:
-    """Start a W&B run, or resume the one that was started in this folder.
-
-    Raises:
-        RunError: The server cannot be reached, or refuses the key or the project.
-    """
+def _start_run(config: WandbConfig, folder: Path, name: str, resolved: Mapping[str, Any]) -> Any:
+    """Start a W&B run, or resume the one that was started in this folder."""
     import wandb
 
     try:
@@ -131,9 +123,9 @@ def log_outputs(
 
     for name, columns in predictions.items():
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
-        with warn_on_error(f"the predictions of {name}"), staging_in(run_dir):
+        with _warn_on_error(f"the predictions of {name}"), _staging_in(run_dir):
             run.log({f"predictions/{name}": wandb.Table(columns=list(columns), data=rows)})
-    with warn_on_error("the adapter"), staging_in(run_dir):
+    with _warn_on_error("the adapter"), _staging_in(run_dir):
         metadata = record.model_dump(include={"backbone", "dev", "test", "selection"})
         metadata |= {key: record.config[key] for key in ("prompt", "seed")}
         metadata["task"] = record.config["task"]["name"]
@@ -143,39 +135,92 @@ def log_outputs(
         run.log_artifact(artifact)
 
 
-def finish(*, failed: bool) -> None:
-    """Upload what is left and close the W&B run of this process, if there is one."""
-    import wandb
-
+@contextmanager
+def finished_run(config: WandbConfig) -> Iterator[None]:
+    """Upload what is left and close the W&B run of this process at the end of the block."""
+    failed = True
     try:
-        wandb.finish(exit_code=int(failed))
-    except Exception as error:  # whatever wandb raises when its service has died
-        _warn("the last records", error)
-        with suppress(Exception):
-            wandb.teardown()  # otherwise the next run would ask for that service
+        yield
+        failed = False
+    finally:
+        if config.enabled:
+            import wandb
+
+            with _warn_on_error("the last records"):
+                wandb.finish(exit_code=int(failed))
+            with suppress(Exception):
+                wandb.teardown()  # the next run needs a new service if this one has died
+
+
+def log_sweep(
+    config: WandbConfig,
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    score: str,
+    figures: Sequence[Path] = (),
+    resolved: Mapping[str, Any] | None = None,
+) -> None:
+    """Log the results of a sweep as one W&B run; a resumed sweep updates the same run.
+
+    The run has the table `sweep/results`; with a column `prompt.layer`, the mean score of each
+    layer as `sweep/layer_curve`; and each figure as `sweep/NAME`. An error is only a warning.
+
+    Args:
+        config: The W&B settings; nothing happens if it is off.
+        folder: Folder of the sweep, whose name is that of the run and, unless the settings name
+            one, of the group.
+        rows: Results by column, one row per setting or job.
+        score: Column with the score of the layer curve.
+        figures: PNG files.
+        resolved: Settings that all jobs share, as plain types.
+    """
+    if not config.enabled:
+        return
+    with _warn_on_error("the summary of the sweep"):
+        import wandb
+
+        config = replace(config, group=config.group or folder.name, job_type="sweep-summary")
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        data = [[row.get(column) for column in columns] for row in rows]
+        run = _start_run(config, folder, folder.name, resolved or {})
+        with run, _staging_in(folder):
+            table = wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+            logged: dict[str, Any] = {"sweep/results": table}
+            if curve := _layer_curve(rows, score):
+                points = wandb.Table(columns=[_LAYER, score], data=curve)
+                title = f"{score} by layer"
+                logged["sweep/layer_curve"] = wandb.plot.line(points, _LAYER, score, title=title)
+            logged |= {f"sweep/{figure.stem}": wandb.Image(str(figure)) for figure in figures}
+            run.log(logged)
+
+
+def _layer_curve(rows: Sequence[Mapping[str, Any]], score: str) -> list[list[float]]:
+    """Mean score of each layer, in order; rows that lack one of the two are left out."""
+    scores: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.get(_LAYER) is not None and row.get(score) is not None:
+            scores[int(row[_LAYER])].append(float(row[score]))
+    return [[layer, fmean(scores[layer])] for layer in sorted(scores)]
 
 
 @contextmanager
-def warn_on_error(what: str) -> Iterator[None]:
+def _warn_on_error(what: str) -> Iterator[None]:
     """Warn of an error instead of raising it: W&B must not cost the results."""
     try:
         yield
     except Exception as error:  # whatever wandb raises
-        _warn(what, error)
-
-
-def _warn(what: str, error: Exception) -> None:
-    logger.warning("Could not send %s to W&B (%s: %s).", what, type(error).__name__, error)
+        kind = type(error).__name__
+        logger.warning("Could not send %s to W&B (%s: %s).", what, kind, error)
 
 
 @contextmanager
-def staging_in(folder: Path) -> Iterator[None]:
+def _staging_in(folder: Path) -> Iterator[None]:
     """Keep files that wait for `wandb sync` in this folder instead of the user's home."""
-    name = "WANDB_DATA_DIR"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, str((folder / "wandb" / "data").resolve()))
+    in_home = "WANDB_DATA_DIR" not in os.environ
+    os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb" / "data").resolve()))
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
+        if in_home:
+            del os.environ["WANDB_DATA_DIR"]

@@ -1,28 +1,50 @@
-"""Checkpoints of a run: written atomically, verified when read, found again on resume."""
+"""Checkpoints of a run: written atomically, verified when read, found again on resume.
+
+A checkpoint holds the trained parameters, optimizer, schedule, position in the training order, the
+state of every random number generator, the dev history, the selection so far and what was measured.
+Steps after the last checkpoint are repeated, with the same result.
+"""
 
 from __future__ import annotations
 
 import io
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import OmegaConf
 
-from lpt.errors import RunError, config_error
+from lpt.config.resolve import flatten, to_dict
+from lpt.config.schema import Config
+from lpt.data.split_file import SPLIT_FILE, read_split_file
+from lpt.errors import Problems, RunError, config_error
 from lpt.files import write_atomically
-from lpt.runs.run_dir import BEST, CHECKPOINTS, LAST, existing_checkpoints
+from lpt.runs.record import RunRecord
+from lpt.runs.run_dir import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG_FILE,
+    LAST,
+    METRICS_FILE,
+    existing_checkpoints,
+)
 
 logger = logging.getLogger(__name__)
+# May differ between the starts of a run without changing its result.
+_FREE = (
+    *("run_dir", "resume", "overwrite", "dry_run", "logger", "cache", "data.num_workers"),
+    # The examples themselves are compared.
+    *("data.path", "data.root", "data.verify", "task.default_path"),
+)
 
 
 class Checkpoint(ModelCheckpoint):
     """Keeps one file, replaced after a dev evaluation.
-
-    Paths in its state are relative to the folder of the run, which may have been moved.
 
     Args:
         file: `checkpoints/best.ckpt` or `checkpoints/last.ckpt` of a run.
@@ -41,15 +63,12 @@ class Checkpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore from a checkpoint, with the paths of this run's folder."""
-
-        def moved(path: str) -> str:
-            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
-
-        keys = ("best_model_path", "last_model_path", "kth_best_model_path")
-        paths: dict[str, Any] = {key: moved(state_dict[key]) for key in keys}
-        paths["best_k_models"] = {moved(k): v for k, v in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath})
+        """Restore from a checkpoint of this run, whose folder may have been moved."""
+        file, scores = f"{self.dirpath}/{self.filename}.ckpt", state_dict["best_k_models"].values()
+        paths = ("best_model_path", "kth_best_model_path")
+        here: dict[str, Any] = {key: file if state_dict[key] else "" for key in paths}
+        here["best_k_models"] = dict(zip([file], scores, strict=False))
+        super().load_state_dict(state_dict | here | {"dirpath": self.dirpath})
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -109,6 +128,29 @@ class ResumePoint(NamedTuple):
     step: int
 
 
+def find_earlier_run(config: Config, split_sha256: str) -> RunRecord | ResumePoint | None:
+    """What `resume` goes on from: the record of a finished run, or the checkpoint of another one.
+
+    None if the run starts from scratch.
+
+    Raises:
+        ConfigError: The run had other settings or data, or its record or checkpoints are damaged.
+    """
+    if config.resume is None or config.run_dir is None:
+        return None
+    run_dir = Path(config.run_dir)
+    if (run_dir / METRICS_FILE).exists():
+        record = RunRecord.read(run_dir)
+        _check_same(config, record.config, split_sha256 == record.split.sha256)
+        return record
+    if not existing_checkpoints(run_dir):
+        return None
+    started_with: Any = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG_FILE))
+    started_on = read_split_file(run_dir / SPLIT_FILE).sha256
+    _check_same(config, started_with, split_sha256 == started_on)
+    return latest_checkpoint(run_dir)
+
+
 def latest_checkpoint(run_dir: Path) -> ResumePoint:
     """The latest readable checkpoint of a run.
 
@@ -133,3 +175,19 @@ def latest_checkpoint(run_dir: Path) -> ResumePoint:
         given = f"{best}, which will be tested, is missing or damaged"
         raise config_error("resume", given, expected, hint)
     return ResumePoint(latest, readable[latest]["global_step"])
+
+
+def _check_same(config: Config, started_with: Mapping[str, Any], same_split: bool) -> None:
+    """Compare the settings of a run with those that it is to be resumed with."""
+    problems = Problems()
+    before, now = flatten(started_with), flatten(to_dict(config))
+    for key in sorted(before.keys() | now.keys()):
+        if key.startswith(_FREE) or before.get(key) == now.get(key):
+            continue
+        given = f"{now.get(key)!r}, but the run was started with {before.get(key)!r}"
+        expected = "the settings that the run was started with"
+        problems.add(key, given, expected, "another run_dir for other settings")
+    if not same_split:
+        given = "the run was started on other rows or texts"
+        problems.add("resume", given, f"the examples of {config.run_dir}/{SPLIT_FILE}")
+    problems.raise_if_any()

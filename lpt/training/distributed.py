@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import torch
+from torch import distributed
 
 _T = TypeVar("_T")
 
 
 def world_size() -> int:
-    """Number of ranks; 1 before the process group is initialised."""
-    initialised = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if initialised else 1
+    """Number of ranks; 1 before the process group is initialized."""
+    started = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if started else 1
 
 
 def gather(local: _T) -> list[_T]:
@@ -20,5 +20,5 @@ def gather(local: _T) -> list[_T]:
     if world_size() == 1:
         return [local]
     gathered: list[Any] = [None] * world_size()
-    torch.distributed.all_gather_object(gathered, local)
+    distributed.all_gather_object(gathered, local)
     return gathered

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mode
 
 import torch
 from torch import Tensor
@@ -24,20 +24,23 @@ class Evaluator:
 
     def __init__(self, task: Task, sets: Mapping[str, Examples]) -> None:
         self.task = task
-        self.sets = {name: _in_row_order(examples) for name, examples in sets.items()}
+        self.sets = {
+            name: examples.select(sorted(range(len(examples)), key=examples.row_ids.__getitem__))
+            for name, examples in sets.items()
+        }
 
     def predict(self, name: str, predictions: Predictions) -> EvalOutput:
         """Predictions for a set from the label scores of all of its rows."""
         examples, task = self.sets[name], self.task
         assert predictions.row_ids.tolist() == examples.row_ids, "every example exactly once"
-        predicted = decide(task.task_type, predictions.scores, task.value_range, examples.groups)
+        task_type, scores = task.config.task_type, predictions.scores
+        predicted = decide(task_type, scores, task.value_range, examples.groups)
         return self._with_labels(examples, predicted)
 
     def metrics(self, name: str, output: EvalOutput) -> dict[str, float] | None:
         """Metrics of the predictions for a set; None where its labels are unknown."""
-        if not self.sets[name].labelled:
-            return None
-        return compute_metrics(output, self.task.metrics_for(name))
+        labeled = self.sets[name].labeled
+        return compute_metrics(output, self.task.metrics_for(name)) if labeled else None
 
     def majority(self, name: str) -> dict[str, float] | None:
         """Metrics of the constant prediction that is most frequent in train.
@@ -47,10 +50,10 @@ class Evaluator:
         """
         examples, train = self.sets[name], self.sets["train"]
         predicted = torch.zeros(len(examples), dtype=torch.long)
-        if self.task.task_type == "regression":
+        if self.task.config.task_type == "regression":
             predicted = torch.full((len(examples),), sum(train.labels) / len(train))
-        elif self.task.task_type == "multiple_choice":
-            position = _most_frequent(
+        elif self.task.config.task_type == "multiple_choice":
+            position = mode(
                 position
                 for group in train.groups()
                 for position, row in enumerate(group)
@@ -59,12 +62,12 @@ class Evaluator:
             for group in examples.groups():
                 predicted[group[min(position, len(group) - 1)]] = 1
         else:
-            predicted += _most_frequent(map(int, train.labels))
+            predicted += int(mode(train.labels))
         return self.metrics(name, self._with_labels(examples, predicted))
 
     def _with_labels(self, examples: Examples, predicted: Tensor) -> EvalOutput:
         labels = torch.tensor(examples.labels)
-        return EvalOutput(predicted, labels, len(self.task.labels), examples)
+        return EvalOutput(predicted, labels, len(self.task.config.labels), examples)
 
 
 def decide(
@@ -76,7 +79,7 @@ def decide(
     """Predictions from label scores.
 
     Args:
-        task_type: `classification`, `multiple_choice` or `regression`; see `Task.task_type`.
+        task_type: `classification`, `multiple_choice` or `regression`; see `TaskConfig.task_type`.
         scores: (E, labels).
         value_range: Regression: the two ends of the range.
         groups: Multiple choice: returns the rows of each group of candidates.
@@ -96,12 +99,3 @@ def decide(
     for rows in groups():
         chosen[rows[int(margin[rows].argmax())]] = 1
     return chosen
-
-
-def _most_frequent(values: Iterable[int]) -> int:
-    """The first of the most frequent values."""
-    return Counter(values).most_common(1)[0][0]
-
-
-def _in_row_order(examples: Examples) -> Examples:
-    return examples.select(sorted(range(len(examples)), key=examples.row_ids.__getitem__))

@@ -1,6 +1,7 @@
 """Starts and supervises the ranks of a run on one node, through torch's elastic agent.
 
-That is what torchrun does, too. Ranks started by torchrun or srun are left to those.
+That is what torchrun does, too. Ranks started by torchrun or srun are left to those. Either way, a
+rank is a process that runs `in_rank`.
 """
 
 from __future__ import annotations
@@ -11,25 +12,43 @@ import re
 import signal
 import sys
 import tempfile
-import uuid
-from collections.abc import Mapping, Sequence
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lpt.config.schema import Config, StrategyConfig
-from lpt.errors import CTRL_C, PREEMPTED, USAGE_ERROR, RunError, config_error, killed_by
-from lpt.runs.log_file import log_to
+from lpt.errors import (
+    CTRL_C,
+    FAILURE,
+    PREEMPTED,
+    USAGE_ERROR,
+    ConfigError,
+    RunError,
+    config_error,
+    killed_by,
+)
+from lpt.runs.environment import REVISION, source_revision
 from lpt.runs.record import RunRecord
-from lpt.runs.run_dir import create_run_dir
-from lpt.training.rank_process import LAUNCHER, is_rank
+from lpt.runs.run_dir import create_run_dir, log_to
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+_LAUNCHER = "LPT_LAUNCHER"  # environment variable of the ranks: process id of their launcher
+_POLL_SECONDS = 0.5
 _SHUTDOWN_SECONDS = "120"  # for the ranks to save a checkpoint when the launcher is signalled
 # What a rank reports of another one that is gone.
 _LOST_PEER = re.compile(r"(Runtime|Dist\w*)Error: .*(peer|gloo|nccl|store)", re.IGNORECASE)
+_R = TypeVar("_R")
+
+
+def is_rank() -> bool:
+    """Whether this process was started as one of several, by an elastic agent or by srun."""
+    return "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def needs_launch(strategy: StrategyConfig) -> bool:
@@ -40,15 +59,13 @@ def needs_launch(strategy: StrategyConfig) -> bool:
     """
     expected = strategy.devices * strategy.num_nodes
     key = "strategy.devices" if strategy.num_nodes == 1 else "strategy.num_nodes"
-    if not is_rank():
-        if strategy.num_nodes > 1:
-            given = f"{strategy.num_nodes}, but no ranks were started"
-            raise config_error(key, given, "a start by torchrun or srun", "docs/several-devices.md")
+    if not is_rank() and strategy.num_nodes == 1:
         return expected > 1
     size = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if int(size) != expected:
-        given = f"{expected} ranks in all, but {size} were started"
-        raise config_error(key, given, "devices on each node x nodes = ranks started")
+    started = int(size) if is_rank() else 0
+    if started != expected:
+        given = f"{expected} ranks in all, but {started} started by torchrun or srun"
+        raise config_error(key, given, "devices x nodes ranks", "docs/several-devices.md")
     return False
 
 
@@ -89,21 +106,22 @@ def _launch_ranks(count: int, arguments: Sequence[str]) -> None:
     agent_logger = logging.getLogger("torch.distributed.elastic")  # reported by _explain instead
     agent_logger.addHandler(logging.NullHandler())
     agent_logger.propagate = False
-    os.environ[LAUNCHER] = str(os.getpid())
+    os.environ[_LAUNCHER] = str(os.getpid())
+    os.environ[REVISION] = source_revision()
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SHUTDOWN_SECONDS)
-    if hasattr(signal, "SIGUSR1"):  # the agent passes SIGTERM on to the ranks
+    # The agent passes SIGTERM on to the ranks.
+    if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, lambda *_: signal.raise_signal(signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="lpt-ranks-") as folder:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=count,
-            run_id=str(uuid.uuid4()),
+            run_id=str(os.getpid()),
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             max_restarts=0,
-            monitor_interval=0.1,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
@@ -117,15 +135,15 @@ def _launch_ranks(count: int, arguments: Sequence[str]) -> None:
 def _explain(failures: Mapping[int, ProcessFailure]) -> BaseException:
     """The exception of the rank that ended the run."""
 
-    def order(rank: int) -> tuple[int, float]:
+    def order(rank: int) -> tuple[bool, bool, float]:
         failure = failures[rank]
         # The agent stops the other ranks with SIGTERM; those that still can exit with 75.
         stopped = failure.exitcode in (PREEMPTED, -signal.SIGTERM)
-        secondary = 2 if _LOST_PEER.match(_message(failure)) else int(stopped)
+        lost_peer = _LOST_PEER.match(_message(failure)) is not None
         try:
-            return secondary, os.stat(failure.error_file).st_mtime
-        except OSError:
-            return secondary, failure.timestamp - 1  # in whole seconds, when it was noticed
+            return lost_peer, stopped, os.stat(failure.error_file).st_mtime
+        except OSError:  # the agent noticed it at this time, in whole seconds
+            return lost_peer, stopped, failure.timestamp - 1
 
     rank = min(failures, key=order)
     failure = failures[rank]
@@ -148,3 +166,43 @@ def _message(failure: ProcessFailure) -> str:
     """`ErrorType: text` of the exception that ended a rank; empty if there was none."""
     message: Any = failure.message  # a dict where the rank wrote an error file
     return message["message"] if isinstance(message, dict) else ""
+
+
+def in_rank(function: Callable[..., _R]) -> Callable[..., _R]:
+    """Wrap the entry point of a process that may be a rank.
+
+    A rank that fails exits at once: what libraries do at exit may wait for the other ranks. The
+    elastic agent, ours or torchrun's, reports the error. A rank of `launch_run` also ends with its
+    launcher, and takes Ctrl-C for SIGTERM.
+    """
+    if not is_rank():
+        return function
+    launcher = os.environ.pop(_LAUNCHER, None)
+    if launcher is not None:
+        signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+        threading.Thread(target=_end_with, args=[int(launcher)], daemon=True).start()
+
+    def wrapper(*args: Any) -> _R:
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        try:
+            return cast(_R, record(function)(*args))
+        except (Exception, SystemExit) as error:
+            status = USAGE_ERROR if isinstance(error, ConfigError) else FAILURE
+            if isinstance(error, SystemExit):
+                status = error.code if isinstance(error.code, int) else FAILURE
+            elif "TORCHELASTIC_ERROR_FILE" not in os.environ:  # under srun
+                known = isinstance(error, (ConfigError, RunError))
+                sys.stderr.write(str(error) if known else traceback.format_exc())
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+    return wrapper
+
+
+def _end_with(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(_POLL_SECONDS)
+    os._exit(FAILURE)

@@ -11,7 +11,9 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_scheduler
 
 from lpt.config.schema import OptimConfig
 from lpt.data.eval_output import EvalOutput
@@ -23,8 +25,7 @@ from lpt.models.scoring import LabelScorer
 from lpt.runs.adapter import BackboneIdentity, identify_backbone
 from lpt.training.distributed import world_size
 from lpt.training.evaluation import Evaluator
-from lpt.training.metrics import PredictionStore
-from lpt.training.optim import build_optimizer, build_schedule
+from lpt.training.metrics import Predictions, gather_predictions
 from lpt.training.plan import Plan
 
 
@@ -43,7 +44,6 @@ class LatePromptModule(LightningModule):
         self,
         model: LatePrompt,
         scorer: LabelScorer,
-        *,
         evaluator: Evaluator,
         loss: str,
         optim: OptimConfig,
@@ -55,15 +55,14 @@ class LatePromptModule(LightningModule):
         self.loss_over = loss
         self.optim = optim
         self.prompted = True
-        self.store = PredictionStore()
+        self.predictions: list[Predictions] = []
         self.eval_output: EvalOutput | None = None
         self.eval_metrics: dict[str, float] | None = None
         self.grad_norm: Tensor | None = None
         self.strict_loading = False  # checkpoints hold no frozen weights
 
     def on_fit_start(self) -> None:
-        """Switch to train mode: transformers loads in eval mode, and Lightning keeps the mode."""
-        self.model.train()
+        self.model.train()  # transformers loads in eval mode, and Lightning keeps the mode
 
     def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
         """Loss of one batch.
@@ -109,22 +108,21 @@ class LatePromptModule(LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Score all labels of one batch."""
         logits = self.model(batch, prompted=self.prompted, words_only=self.scorer.words_only)
-        scores = self.scorer(logits, batch)
-        self.store.update(batch.row_ids, scores)
-
-    def on_validation_epoch_end(self) -> None:
-        """Gather the predictions and log the metrics as `dev/NAME`."""
-        self._evaluate("dev")
+        self.predictions.append(Predictions(batch.row_ids, self.scorer(logits, batch)))
 
     test_step = validation_step
 
+    def on_validation_epoch_end(self) -> None:
+        self._evaluate("dev")
+
     def on_test_epoch_end(self) -> None:
-        """Gather the predictions and log the metrics as `SET/NAME`."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self._evaluate(data.test_set)
 
     def _evaluate(self, name: str) -> None:
-        self.eval_output = self.evaluator.predict(name, self.store.gather())
+        """Gather the predictions for a set and log its metrics as `SET/NAME`."""
+        predictions, self.predictions = gather_predictions(self.predictions), []
+        self.eval_output = self.evaluator.predict(name, predictions)
         self.eval_metrics = self.evaluator.metrics(name, self.eval_output)
         if self.eval_metrics is not None and self.prompted:
             logged = {f"{name}/{metric}": value for metric, value in self.eval_metrics.items()}
@@ -135,10 +133,7 @@ class LatePromptModule(LightningModule):
         optimizer = build_optimizer(self.model.trainable(), self.optim)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, self.optim, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable part only: megabytes, not gigabytes."""
@@ -153,10 +148,9 @@ class LatePromptModule(LightningModule):
         Raises:
             RunError: Names or shapes differ from the trainable tensors of this model.
         """
-        expected = {key: tuple(tensor.shape) for key, tensor in self._trainable().items()}
-        saved = {key: tuple(tensor.shape) for key, tensor in checkpoint["state_dict"].items()}
-        if saved != expected:
-            differences = sorted(saved.items() ^ expected.items())
+        states = (self._trainable(), checkpoint["state_dict"])
+        expected, saved = ({(key, *state[key].shape) for key in state} for state in states)
+        if differences := sorted(expected ^ saved):
             raise RunError(f"{self.trainer.ckpt_path} does not match this model: {differences}.")
 
     @torch.no_grad()
@@ -191,7 +185,29 @@ def build_module(plan: Plan, model: LatePrompt) -> LatePromptModule:
     return LatePromptModule(
         model,
         LabelScorer(plan.backbone.family.kind, plan.word_ids, task.value_range),
-        evaluator=plan.evaluator,
+        evaluator=Evaluator(task, plan.splits.sets),
         loss=config.loss,
         optim=config.optim,
+    )
+
+
+def build_optimizer(parameters: Mapping[str, nn.Parameter], optim: OptimConfig) -> AdamW:
+    """AdamW with decay on weight matrices only: not on biases, norms or free prompt vectors."""
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": optim.weight_decay},
+        {"params": [], "weight_decay": 0.0},
+    ]
+    for name, parameter in parameters.items():
+        is_matrix = name.endswith(".weight") and parameter.dim() > 1
+        groups[0 if is_matrix else 1]["params"].append(parameter)
+    return AdamW([g for g in groups if g["params"]], lr=optim.lr, eps=optim.eps)
+
+
+def build_schedule(optimizer: AdamW, optim: OptimConfig, steps: int) -> LambdaLR:
+    """Linear warm-up over `warmup_ratio` of the steps, then linear decay to 0 or constant."""
+    return get_scheduler(
+        "linear" if optim.schedule == "linear" else "constant_with_warmup",
+        optimizer,
+        num_warmup_steps=int(steps * optim.warmup_ratio),
+        num_training_steps=steps,
     )

@@ -1,82 +1,62 @@
-"""Final scores of a run, and its record."""
+"""Final scores of a run, and what it writes besides checkpoints and curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from lightning import Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
 
 from lpt.config.resolve import to_dict
 from lpt.data.datamodule import TaskDataModule
-from lpt.data.eval_output import EvalOutput
+from lpt.data.eval_output import EvalOutput, prediction_columns
+from lpt.data.examples import UNKNOWN
+from lpt.data.split_file import SPLIT_FILE
+from lpt.files import write_atomically
+from lpt.methods.late_prompt import LatePrompt
 from lpt.models.backbone import hub_commit
-from lpt.runs.adapter import BackboneIdentity
-from lpt.runs.environment import Environment
-from lpt.runs.record import (
-    BackboneRecord,
-    CacheRecord,
-    ParameterCounts,
-    RunRecord,
-    ScoresOrNone,
-    Selection,
-    SplitRecord,
-)
-from lpt.training.callbacks import find_callback
-from lpt.training.callbacks.dev_history import DevHistory
-from lpt.training.callbacks.throughput import ThroughputMonitor
+from lpt.runs.adapter import BackboneIdentity, save_adapter
+from lpt.runs.record import BackboneRecord, RunRecord, ScoresOrNone, SplitRecord, write_predictions
+from lpt.runs.run_dir import ADAPTER, CONFIG_FILE, is_global_zero
+from lpt.tracking.loggers import log_results
 from lpt.training.checkpoints import AtomicCheckpointIO, Checkpoint
 from lpt.training.module import LatePromptModule
 from lpt.training.plan import Plan
+from lpt.training.trainer import find_callback
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run computed.
-
-    Attributes:
-        backbone: Its frozen weights.
-        parameters: Number of `trainable` and of all (`total`) parameters.
-        cache: Which hidden states were cached.
-        zero_shot: Scores without a prompt, by set.
-        scores: Scores of the test sets with the best checkpoint.
-        outputs: Predictions for the test sets with the best checkpoint.
-    """
-
-    backbone: BackboneIdentity
-    parameters: dict[str, int]
-    cache: CacheRecord
-    zero_shot: dict[str, ScoresOrNone]
-    scores: dict[str, ScoresOrNone]
-    outputs: dict[str, EvalOutput]
+logger = logging.getLogger(__name__)
 
 
 def score_zero_shot(
-    plan: Plan, trainer: Trainer, module: LatePromptModule, data: TaskDataModule
+    trainer: Trainer, module: LatePromptModule, data: TaskDataModule
 ) -> dict[str, ScoresOrNone]:
     """Scores of the language model without a prompt, for all sets but train."""
+    sets = {name: part for name, part in data.splits.sets.items() if name != "train"}
+    labeled = [name for name, part in sets.items() if part.labeled]
     module.prompted = False
-    trainer.validate(module, datamodule=data, verbose=False)
-    scores = {"dev": module.eval_metrics}
-    for name in plan.splits.test_sets:
-        scores[name] = None
-        if dict(plan.splits.items())[name].labelled:
-            data.test_set = name
-            trainer.test(module, datamodule=data, verbose=False)
-            scores[name] = module.eval_metrics
+    scores, _ = _score(trainer, module, data, labeled)
     module.prompted = True
-    return scores
+    return dict.fromkeys(sets) | scores
 
 
 def score_best(
-    plan: Plan, trainer: Trainer, module: LatePromptModule, data: TaskDataModule
+    trainer: Trainer, module: LatePromptModule, data: TaskDataModule
 ) -> tuple[dict[str, ScoresOrNone], dict[str, EvalOutput]]:
     """Scores of, and predictions for, test and the extra sets with the best checkpoint."""
     best = find_callback(trainer, Checkpoint).best_model_path
     module.load_trainable(AtomicCheckpointIO().load_checkpoint(best)["state_dict"])
+    return _score(trainer, module, data, data.splits.test_sets)
+
+
+def _score(
+    trainer: Trainer, module: LatePromptModule, data: TaskDataModule, names: Sequence[str]
+) -> tuple[dict[str, ScoresOrNone], dict[str, EvalOutput]]:
     scores: dict[str, ScoresOrNone] = {}
     outputs: dict[str, EvalOutput] = {}
-    for name in plan.splits.test_sets:
+    for name in names:
         data.test_set = name
         trainer.test(module, datamodule=data, verbose=False)
         assert module.eval_output is not None
@@ -84,56 +64,60 @@ def score_best(
     return scores, outputs
 
 
-def build_record(
-    plan: Plan,
-    outcome: Outcome,
-    trainer: Trainer,
-    data: TaskDataModule,
-    *,
-    environment: Environment,
-    command: Sequence[str],
-) -> RunRecord:
-    """The record of a run, whose trainer's callbacks measured it.
-
-    `environment` was taken at its start; `command` are its overrides on the command line.
-    """
-    config, names = plan.config, list(plan.task.metrics)
-    history = find_callback(trainer, DevHistory)
-    best, metric = history.best(), names[0]
-    assert config.run_dir is not None
-    return RunRecord(
-        run_dir=config.run_dir,
-        command=list(command),
-        config=to_dict(config),
-        backbone=BackboneRecord(
-            name=outcome.backbone.name,
-            model_type=outcome.backbone.model_type,
-            fingerprint=outcome.backbone.fingerprint,
-            commit=hub_commit(plan.backbone.config),
-        ),
-        split=_describe_sets(plan, data),
-        metrics=names,
-        selection=Selection(metric=metric, step=int(best["step"]), value=best[metric]),
-        dev={name: best[name] for name in names},
-        test=outcome.scores["test"],
-        extra={name: scores for name, scores in outcome.scores.items() if name != "test"},
-        majority={n: plan.evaluator.majority(n) for n, _ in plan.splits.items() if n != "train"},
-        zero_shot=outcome.zero_shot,
-        dev_history=history.history,
-        parameters=ParameterCounts(**outcome.parameters),
-        cost=find_callback(trainer, ThroughputMonitor).cost(trainer.global_step),
-        cache=outcome.cache,
-        environment=environment,
-    )
+def describe_backbone(plan: Plan, backbone: BackboneIdentity) -> BackboneRecord:
+    """The record of the frozen weights."""
+    shared = backbone.model_dump(include={"name", "model_type", "fingerprint"})
+    return BackboneRecord(**shared, commit=hub_commit(plan.backbone.config))
 
 
-def _describe_sets(plan: Plan, data: TaskDataModule) -> SplitRecord:
-    sets = dict(plan.splits.items())
+def describe_sets(plan: Plan, data: TaskDataModule) -> SplitRecord:
+    """The record of the sets."""
+    sets = plan.splits.sets
     groups = {name: len(examples.groups()) for name, examples in sets.items()}
     return SplitRecord(
         origin=plan.splits.origin,
         sizes={name: len(examples) for name, examples in sets.items()},
         groups={name: count for name, count in groups.items() if count < len(sets[name])},
         truncated={name: packed.truncated for name, packed in data.packed.items()},
-        sha256=plan.split_description["sha256"],
+        sha256=plan.split_description.sha256,
     )
+
+
+def save_config(plan: Plan, run_dir: Path) -> None:
+    """Write config.yaml and split.json, which a run to be resumed is compared with; on rank 0.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    if is_global_zero():
+        write_atomically(run_dir / SPLIT_FILE, plan.split_description.to_json())
+        write_atomically(run_dir / CONFIG_FILE, OmegaConf.to_yaml(to_dict(plan.config)))
+
+
+def save_outputs(
+    plan: Plan,
+    model: LatePrompt,
+    backbone: BackboneIdentity,
+    record: RunRecord,
+    outputs: Mapping[str, EvalOutput],
+    loggers: Iterable[Logger],
+) -> None:
+    """Write adapter and predictions, log the results, and write metrics.json last.
+
+    `model` holds the best checkpoint; `outputs` are its predictions for each test set.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    task, run_dir = plan.task, Path(record.run_dir)
+    save_adapter(model, run_dir / ADAPTER, backbone, plan.config, task)
+    tables = {}
+    for name, output in outputs.items():
+        write_predictions(run_dir, name, prediction_columns(output, task))
+        tables[name] = prediction_columns(output, task, texts=True)
+        if unlabeled := output.examples.labels.count(UNKNOWN):
+            message = "%d of %d %s rows have no labels: %s was predicted, but not scored."
+            logger.warning(message, unlabeled, len(output.examples), name, name)
+    log_results(loggers, record, run_dir, tables)
+    record.write(run_dir)
+    logger.debug("finished: dev %s, test %s", record.dev, record.test)

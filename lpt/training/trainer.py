@@ -5,47 +5,38 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
-from transformers import AutoModel
 
 from lpt.config.resolve import to_dict
 from lpt.config.schema import Config, LoggerConfig, TrainerConfig
 from lpt.methods.late_prompt import LatePrompt
-from lpt.models.backbone import Backbone
 from lpt.runs.run_dir import BEST, CHECKPOINTS, LAST
 from lpt.tracking.loggers import build_loggers
 from lpt.training.callbacks.dev_history import DevHistory
-from lpt.training.callbacks.early_stopping import EarlyStopping
-from lpt.training.callbacks.learning_checks import LearningChecks
+from lpt.training.callbacks.exact_resume import EarlyStopping, RngState
 from lpt.training.callbacks.non_finite import NonFiniteGuard
 from lpt.training.callbacks.preemption import Preemption
-from lpt.training.callbacks.rng_state import RngState
 from lpt.training.callbacks.throughput import ThroughputMonitor
 from lpt.training.checkpoints import AtomicCheckpointIO, Checkpoint
 
 # For a rank that waits for the others, e.g. while rank 0 writes. Only srun without
 # --kill-on-bad-exit leaves a rank waiting for one that is dead.
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+_C = TypeVar("_C", bound=Callback)
 
 
 def build_trainer(
-    config: Config,
-    run_dir: Path,
-    backbone: Backbone,
-    model: LatePrompt,
-    resumed_at: int | None = None,
+    config: Config, run_dir: Path, model: LatePrompt, resumed_at: int | None = None
 ) -> Trainer:
     """The trainer with its callbacks, loggers and devices.
 
     Args:
         config: Resolved configuration.
         run_dir: Folder of the run.
-        backbone: Config and family of the frozen model.
         model: The model; its layers are sharded by FSDP.
         resumed_at: Step of the checkpoint that the run is resumed from.
     """
@@ -54,7 +45,7 @@ def build_trainer(
         accelerator=strategy.accelerator,
         devices=strategy.devices,
         num_nodes=strategy.num_nodes,
-        strategy=build_strategy(strategy.name, backbone, model),
+        strategy=build_strategy(strategy.name, model),
         precision=config.trainer.precision,  # type: ignore[arg-type]  # one of its literals
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.optim.gradient_clip_val,
@@ -76,58 +67,51 @@ def _length(trainer: TrainerConfig) -> dict[str, Any]:
 
     Training counted in steps is one long epoch: its sampler goes over the data as often as needed.
     """
-    length: dict[str, Any] = {
-        "max_steps": trainer.max_steps if trainer.max_steps is not None else -1,
-        "max_epochs": trainer.max_epochs if trainer.max_epochs is not None else 1,
-    }
-    if trainer.eval_every_epochs is not None:
+    length = {"max_steps": trainer.max_steps or -1, "max_epochs": trainer.max_epochs or 1}
+    if trainer.eval_every_steps is None:
         return {**length, "check_val_every_n_epoch": trainer.eval_every_epochs}
-    assert trainer.eval_every_steps is not None
     batches = trainer.eval_every_steps * trainer.accumulate_grad_batches
     return {**length, "check_val_every_n_epoch": None, "val_check_interval": batches}
 
 
 def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
-    metric, checkpoints = config.task.metric, run_dir / CHECKPOINTS
-    callbacks: list[Callback] = [
+    metric, patience = config.task.metric, config.trainer.patience
+    checkpoints = run_dir / CHECKPOINTS
+    stopping = EarlyStopping(f"dev/{metric}", mode="max", patience=patience or 0)
+    return [
         # The first one is `trainer.checkpoint_callback`, which is tested.
         Checkpoint(checkpoints / BEST, f"dev/{metric}"),
         Checkpoint(checkpoints / LAST),
         RngState(config.seed),
         DevHistory(run_dir, metric),
         NonFiniteGuard(),
-        LearningChecks(),
         ThroughputMonitor(),
         *([LearningRateMonitor("step")] if config.logger != LoggerConfig() else []),
         TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 50),
+        *([stopping] if patience is not None else []),
+        # Last: the checkpoint that it saves includes what the other callbacks noted of the step.
+        Preemption(run_dir),
     ]
-    if config.trainer.patience is not None:
-        callbacks.append(
-            EarlyStopping(f"dev/{metric}", mode="max", patience=config.trainer.patience)
-        )
-    # Last: the checkpoint that it saves includes what the other callbacks noted of the step.
-    return [*callbacks, Preemption(checkpoints / LAST, run_dir)]
 
 
-def build_strategy(name: str, backbone: Backbone, model: LatePrompt) -> str | Strategy:
+def build_strategy(name: str, model: LatePrompt) -> str | Strategy:
     """Lightning's strategy for `single`, `ddp` or `fsdp`."""
     if name == "single":
         return "auto"
     if name == "ddp":
         return DDPStrategy(timeout=_COLLECTIVE_TIMEOUT)
+    *_, layer = model.split.upper.model.get_submodule(model.split.family.layers).children()
     # Only frozen layers are sharded. Every rank holds the whole prompt, whose gradients the module
     # averages (LatePromptModule.configure_gradient_clipping).
     return FSDPStrategy(
         timeout=_COLLECTIVE_TIMEOUT,
-        auto_wrap_policy=_layer_classes(backbone),
+        auto_wrap_policy={type(layer)},
         ignored_states=list(model.trainable().values()),
         use_orig_params=True,
         state_dict_type="full",
     )
 
 
-def _layer_classes(backbone: Backbone) -> set[type]:
-    """The layer class of the backbone, which FSDP shards by."""
-    with torch.device("meta"):
-        model = AutoModel.from_config(backbone.config)
-    return {type(layer) for layer in model.get_submodule(backbone.family.layers)}
+def find_callback(trainer: Trainer, kind: type[_C]) -> _C:
+    """The callback of that class, which the trainer has."""
+    return next(c for c in trainer.callbacks if isinstance(c, kind))  # type: ignore[attr-defined]

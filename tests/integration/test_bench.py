@@ -16,6 +16,7 @@ from lpt.methods.late_prompt import LatePrompt
 from lpt.models.generators import build_generator
 from lpt.models.scoring import sequence_losses
 from lpt.models.split import SplitModel
+from tests.support.configs import ROOT
 from tests.support.late_prompts import make_batch
 from tests.support.tiny import tiny_model
 
@@ -43,14 +44,9 @@ def test_work_is_counted_as_torch_counts_it(layer: int, cached: bool) -> None:
 def test_benchmark_runs(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     pytest.importorskip("matplotlib")
-    command = [sys.executable, "-m", "bench", "--model", "small", "--turns", "1"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = ["--model", "small", "--turns", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["methods"]) >= 7

@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 
 from lpt.errors import CTRL_C, FAILURE, PREEMPTED, USAGE_ERROR
+from tests.conftest import toy_overrides
 from tests.support.outcomes import assert_same
-from tests.support.ranked import TORCHRUN, TWO, Arguments, Run, children, finished, started
+from tests.support.processes import TRAIN, Command, descendants, finished, started
 
+TWO = ("strategy=ddp", "strategy.devices=2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *TRAIN)
 LONG = ("trainer.max_steps=40000", "trainer.eval_every_steps=20")
+Arguments = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -22,44 +26,43 @@ def arguments(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> A
     """A short run with every kind of dropout, in a folder of that name."""
 
     def make(name: str, *more: str) -> list[str]:
-        return [
-            *("model=local", f"model.path={checkpoints['masked']}", "task=reviews"),
-            *("prompt.layer=3", f"data.path={toy_data}", "task.labels=['0','1']"),
-            *("data.max_length=64", "data.batch_size=8", "data.eval_batch_size=2"),
-            *("trainer.max_steps=60", "trainer.eval_every_steps=20", "strategy.accelerator=cpu"),
-            *("model.dropout=above", "prompt.dropout=0.2", "data.limit_test=23", "resume=auto"),
-            *(f"run_dir={tmp_path / name}", f"cache.dir={tmp_path / name}-cache", *TWO, *more),
-        ]
+        given = (
+            *(*TWO, "resume=auto", "trainer.max_steps=60", "trainer.eval_every_steps=20"),
+            *("data.batch_size=8", "data.eval_batch_size=2", "data.limit_test=23"),
+            *("model.dropout=above", "prompt.dropout=0.2"),
+            *(f"run_dir={tmp_path / name}", f"cache.dir={tmp_path / name}-cache"),
+        )
+        return toy_overrides(checkpoints, toy_data, "masked", *given, *more)
 
     return make
 
 
 def test_configuration_problems_are_reported_once(arguments: Arguments, tmp_path: Path) -> None:
-    with started(arguments("run", "prompt.layer=99"), tmp_path / "output.txt") as run:
-        assert run.process.wait(180) == USAGE_ERROR
-    assert run.text.count("prompt.layer: 99") == 1
-    assert not run.run_dir.exists()
+    given = arguments("run", "prompt.layer=99")
+    printed = finished(given, tmp_path / "output.txt", status=USAGE_ERROR)
+    assert printed.count("prompt.layer: 99") == 1
+    assert not (tmp_path / "run").exists()
 
 
-def send(number: signal.Signals, rank: int | None = None) -> Callable[[Run], None]:
+def send(number: signal.Signals, rank: int | None = None) -> Callable[[Command], None]:
     """To a rank or, with None, to the launcher."""
     return lambda run: os.kill(run.ranks()[rank] if rank is not None else run.process.pid, number)
 
 
-def kill_data_loader(run: Run) -> None:
+def kill_data_loader(run: Command) -> None:
     """Of the second rank, which fails because of it."""
-    for worker in children(run.ranks()[1]):
+    for worker in descendants(run.ranks()[1]):
         os.kill(worker, signal.SIGKILL)
 
 
-def fill_disk(run: Run) -> None:
+def fill_disk(run: Command) -> None:
     """For the first rank, which alone writes checkpoints; what it prints stays below."""
     resource.prlimit(run.ranks()[0], resource.RLIMIT_FSIZE, (200_000, 200_000))
 
 
 KILLED = "was killed by SIGKILL, possibly out of memory."
 SAVED = "Saved a checkpoint at step"
-FAULTS: dict[str, tuple[Callable[[Run], None], int, str]] = {
+FAULTS: dict[str, tuple[Callable[[Command], None], int, str]] = {
     "rank 0 killed": (send(signal.SIGKILL, 0), FAILURE, f"Rank 0 {KILLED}"),
     "rank 1 killed": (send(signal.SIGKILL, 1), FAILURE, f"Rank 1 {KILLED}"),
     "rank 0 fails": (fill_disk, FAILURE, "Rank 0: "),
@@ -82,17 +85,16 @@ def test_all_ranks_end_with_one(arguments: Arguments, tmp_path: Path, fault: str
         assert run.end() == status, run.text[-3000:]
     assert message in run.text
     assert ("Traceback" in run.text) == ("failed" in message)
-    assert message in (run.run_dir / "log.txt").read_text()
-    assert not (run.run_dir / "metrics.json").exists()
+    assert message in (run.folder / "log.txt").read_text()
+    assert not (run.folder / "metrics.json").exists()
 
 
 @pytest.mark.slow
 def test_a_non_finite_loss_ends_all_ranks(arguments: Arguments, tmp_path: Path) -> None:
     given = arguments("run", "optim.lr=1e30", "optim.warmup_ratio=0")
-    with started(given, tmp_path / "output.txt") as run:
-        assert run.process.wait(180) == FAILURE
-    assert run.text.count("Non-finite ") == 1
-    assert "Traceback" not in run.text
+    printed = finished(given, tmp_path / "output.txt", status=FAILURE)
+    assert printed.count("Non-finite ") == 1
+    assert "Traceback" not in printed
 
 
 @pytest.mark.slow
@@ -129,8 +131,8 @@ def test_interrupted_ranks_resume(arguments: Arguments, tmp_path: Path, workers:
             run.wait_for_evaluation()
             interrupt(run)
             assert run.end() == status, run.text[-3000:]
-    finished(arguments("stopped", *more), tmp_path / "stopped.txt")
-    assert "Resuming from " in (tmp_path / "stopped.txt").read_text()
+    printed = finished(arguments("stopped", *more), tmp_path / "stopped.txt")
+    assert "Resuming from " in printed
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import os
+import resource
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 
 from lpt.config.schema import Config
 from lpt.errors import PREEMPTED, ConfigError
 from lpt.experiment import run
-from lpt.training.module import LatePromptModule
 from tests.conftest import BeforeStep, MakeConfig
 from tests.support.outcomes import assert_same, outcome, weights
+from tests.support.problems import problem_of
 from tests.support.processes import ended, forked
 
 STEPS = ("trainer.max_steps=12", "trainer.eval_every_steps=3")
@@ -37,7 +38,7 @@ def start(toy: MakeConfig, tmp_path: Path) -> Start:
 
     def make(name: str, *overrides: str, model: str = "masked") -> Config:
         rates = ("prompt.dropout=0.2", "model.dropout=above", "seed=5")
-        return toy(model, *rates, *overrides, f"run_dir={tmp_path / name}")
+        return toy(model, *rates, f"run_dir={tmp_path / name}", *overrides)
 
     return make
 
@@ -45,10 +46,16 @@ def start(toy: MakeConfig, tmp_path: Path) -> Start:
 @pytest.fixture
 def stopped(start: Start, tmp_path: Path) -> Path:
     """The folder of a run that was interrupted before its end."""
-    run(start("run", *STEPS))
+    return interrupted(start("run", *STEPS))
+
+
+def interrupted(config: Config) -> Path:
+    """The folder of a run that was killed when all was trained."""
+    run(config)
+    run_dir = Path(str(config.run_dir))
     for name in ("metrics.json", "predictions.tsv"):
-        (tmp_path / "run" / name).unlink()
-    return tmp_path / "run"
+        (run_dir / name).unlink()
+    return run_dir
 
 
 def forked_run(config: Config) -> int:
@@ -84,21 +91,17 @@ def test_a_preempted_run_resumes(
 
 
 def test_a_run_preempted_before_training_exits_at_once(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, tmp_path: Path, callbacks: list[Callback]
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    step = LatePromptModule.validation_step
-
-    def preempted(module: LatePromptModule, *arguments: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        step(module, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LatePromptModule, "validation_step", preempted)
-        with pytest.raises(SystemExit) as stopped:
-            run(start("run", *STEPS, "resume=auto"))
+    preempt = LambdaCallback(on_test_batch_start=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    callbacks.append(preempt)
+    with pytest.raises(SystemExit) as stopped:
+        run(start("run", *STEPS, "resume=auto"))
     assert stopped.value.code == PREEMPTED
     assert signal.getsignal(signal.SIGTERM) == before
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    callbacks.remove(preempt)
     run(start("run", *STEPS, "resume=auto"))
     run(start("whole", *STEPS))
     assert_same(tmp_path / "run", tmp_path / "whole")
@@ -109,14 +112,14 @@ def test_a_run_preempted_before_training_exits_at_once(
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
 def test_a_killed_run_resumes(
-    start: Start, tmp_path: Path, before_step: BeforeStep, monkeypatch: Any, model: str
+    start: Start, tmp_path: Path, before_step: BeforeStep, callbacks: list[Callback], model: str
 ) -> None:
     assert forked_run(start("whole", *STEPS, model=model)) == 0
     config = start("killed", *STEPS, "resume=auto", model=model)
     for step in (1, 7):
         before_step(step, kill)
         assert forked_run(config) == -signal.SIGKILL
-        monkeypatch.undo()
+        callbacks.clear()
     assert forked_run(config) == 0
     assert_same(tmp_path / "killed", tmp_path / "whole")
 
@@ -124,27 +127,26 @@ def test_a_killed_run_resumes(
 @pytest.mark.slow
 @pytest.mark.parametrize("length", LENGTHS)
 def test_a_run_killed_during_a_write_resumes(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: str
+    start: Start, tmp_path: Path, before_step: BeforeStep, callbacks: list[Callback], length: str
 ) -> None:
-    """At the first file it writes, the fifth, the ninth, ... of each start."""
-    assert forked_run(start("whole", *LENGTHS[length])) == 0
+    """In the middle of a checkpoint, or of the first smaller file after a step."""
+    run(start("whole", *LENGTHS[length]))
     config = start("killed", *LENGTHS[length], "resume=auto")
-    sync = os.fsync
-    for number in itertools.count(1, 4):
-        written = itertools.count(1)
-
-        def fsync(file: int, number: int = number, written: Any = written) -> None:
-            if next(written) == number:
-                kill()
-            sync(file)
-
-        monkeypatch.setattr(os, "fsync", fsync)
-        status = forked_run(config)
-        if status == 0:
-            break
-        assert status == -signal.SIGKILL, (tmp_path / "errors.txt").read_text()
-    assert number > 8
+    for step, size in ((1, 1 << 14), (5, 1 << 10), (7, 1 << 14), (8, 1 << 10), (10, 1 << 14)):
+        before_step(step, partial(kill_when_writing, size))
+        assert forked_run(config) == -signal.SIGXFSZ, (tmp_path / "errors.txt").read_text()
+        if size == 1 << 14:
+            assert list((tmp_path / "killed" / "checkpoints").glob("*unfinished*"))
+        callbacks.clear()
+    assert forked_run(config) == 0
     assert_same(tmp_path / "killed", tmp_path / "whole", in_last=False)
+
+
+def kill_when_writing(size: int) -> None:
+    """Have this process killed when it writes more than that into a file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 # What is resumed
@@ -153,21 +155,19 @@ def test_a_run_killed_during_a_write_resumes(
 def test_a_run_that_had_stopped_early_is_not_trained_further(start: Start, tmp_path: Path) -> None:
     still = (*STEPS, "trainer.patience=1", "optim.lr=1e-12")
     run(start("whole", *still))
-    run(start("run", *still))
-    for name in ("metrics.json", "predictions.tsv"):
-        (tmp_path / "run" / name).unlink()
+    interrupted(start("run", *still))
     run(start("run", *still, "resume=auto"))
     assert outcome(tmp_path / "whole")["cost"][0] == 6
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("wandb_home")
 def test_wandb_continues_its_run(start: Start, tmp_path: Path) -> None:
     tracked = (*STEPS, "logger=[csv,wandb]", "logger.wandb.mode=offline")
-    run(start("run", *tracked))
-    for name in ("metrics.json", "predictions.tsv"):
-        (tmp_path / "run" / name).unlink()
+    run_dir = interrupted(start("run", *tracked))
     run(start("run", *tracked, "resume=auto"))
-    folders = [path.name for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
+    folders = [path.name for path in (run_dir / "wandb").glob("offline-run-*")]
+    assert len(folders) == 2
     assert len({name.rpartition("-")[2] for name in folders}) == 1
 
 
@@ -195,18 +195,14 @@ def test_other_data_are_refused(
         run(start("run", *STEPS, "resume=auto", f"data.path={other}"))
 
 
-def test_logging_and_caching_may_differ(start: Start, stopped: Path, tmp_path: Path) -> None:
-    run(start("whole", *STEPS))
-    run(start("run", *STEPS, "resume=auto", "cache=off", "logger=[csv,tensorboard]"))
-    assert outcome(stopped) == outcome(tmp_path / "whole")
-
-
 def test_a_moved_run_resumes_in_its_folder(start: Start, stopped: Path, tmp_path: Path) -> None:
+    """Also with other loggers and without the cache."""
     run(start("whole", *STEPS))
     stopped.rename(tmp_path / "moved")
-    config = start("elsewhere", *STEPS, f"resume={tmp_path / 'moved'}")
-    run(dataclasses.replace(config, run_dir=None))
+    other = ("cache=off", "logger=[csv,tensorboard]", f"resume={tmp_path / 'moved'}")
+    run(start("elsewhere", *STEPS, *other, "run_dir=null"))
     assert outcome(tmp_path / "moved") == outcome(tmp_path / "whole")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_truncated_checkpoint_is_ignored(
@@ -232,6 +228,4 @@ def test_a_truncated_checkpoint_is_ignored(
     ],
 )
 def test_resume_is_refused(toy: MakeConfig, overrides: tuple[str, ...], key: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        run(toy("masked", *overrides))
-    assert [problem.where for problem in caught.value.problems] == [key]
+    assert problem_of(lambda: run(toy("masked", *overrides))).where == key

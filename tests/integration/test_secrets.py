@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from lpt.errors import FAILURE
 from lpt.experiment import run
-from tests.conftest import CONF, BeforeStep, MakeConfig, toy_overrides
-from tests.support.keys import KEYS, holders, set_keys
+from tests.conftest import BeforeStep, MakeConfig, toy_overrides
+from tests.support.keys import KEYS, holders
+from tests.support.processes import SWEEP, finished
 
 TRACKED = ("logger=[csv,tensorboard,wandb]", "logger.wandb.mode=offline")
 
@@ -18,7 +18,8 @@ TRACKED = ("logger=[csv,tensorboard,wandb]", "logger.wandb.mode=offline")
 @pytest.fixture(autouse=True)
 def _keys(wandb_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    set_keys(monkeypatch)
+    for name, key in KEYS.items():
+        monkeypatch.setenv(name, key)
 
 
 def assert_unseen(folder: Path, *printed: str) -> None:
@@ -31,17 +32,8 @@ def test_a_key_that_is_written_would_be_found(tmp_path: Path) -> None:
     assert holders(tmp_path) == [("HF_TOKEN", str(tmp_path / "log.txt"))]
 
 
-def test_a_run(toy: MakeConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(toy("masked", *TRACKED))
-    assert_unseen(tmp_path, *capfd.readouterr())
-    assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
-
-
 def test_a_run_that_fails(
-    toy: MakeConfig,
-    tmp_path: Path,
-    before_step: BeforeStep,
-    capfd: pytest.CaptureFixture[str],
+    toy: MakeConfig, tmp_path: Path, before_step: BeforeStep, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
         raise KeyError("of somebody's code")
@@ -54,16 +46,11 @@ def test_a_run_that_fails(
 
 
 def test_a_sweep(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> None:
-    """One of its two jobs fails; what each of them prints lies in its folder."""
+    """One of its jobs finishes and one fails; what each of them prints lies in its folder."""
     folder = tmp_path / "sweep"
-    given = [*toy_overrides(checkpoints, toy_data, "masked"), *TRACKED, f"sweep.dir={folder}"]
-    done = subprocess.run(
-        [sys.executable, str(CONF.parent / "sweep.py"), "sweep=grid", "optim.lr=0.01,1e30", *given],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert_unseen(tmp_path, done.stdout, done.stderr)
+    given = ("sweep=grid", "optim.lr=0.01,1e30", *TRACKED, f"sweep.dir={folder}")
+    overrides = toy_overrides(checkpoints, toy_data, "masked", *given)
+    finished(overrides, tmp_path / "output.txt", SWEEP, FAILURE)
+    assert_unseen(tmp_path)  # what it prints is there, too
     assert len(list(folder.glob("jobs/*/wandb/offline-run-*/*.wandb"))) == 2
     assert len(list(folder.glob("jobs/*/metrics.json"))) == 1

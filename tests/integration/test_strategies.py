@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ from lightning.pytorch.strategies import FSDPStrategy
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from lpt.config.schema import StrategyConfig
 from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.methods.late_prompt import LatePrompt
@@ -22,8 +20,10 @@ from lpt.models.backbone import find_backbone, load_model
 from lpt.models.generators import build_generator
 from lpt.models.split import SplitModel
 from lpt.training.trainer import build_strategy
-from tests.conftest import Compose, MakeConfig
-from tests.support.ranked import TWO, Arguments, assert_alike, finished
+from tests.conftest import MakeConfig, toy_overrides
+from tests.support.configs import configured
+from tests.support.outcomes import assert_alike
+from tests.support.processes import finished
 from tests.support.task_rows import copa_rows, write_jsonl
 
 
@@ -33,7 +33,7 @@ def test_fsdp_shards_by_layer(checkpoints: dict[str, Path]) -> None:
         found = find_backbone(name="x", path=path, revision=None, package=None, gguf_file=None)
         split = SplitModel(load_model(found, dtype=torch.float32), 2)
         model = LatePrompt(split, build_generator("npg", hidden_size=32, length=2, bottleneck=3))
-        strategy = build_strategy("fsdp", found, model)
+        strategy = build_strategy("fsdp", model)
         assert isinstance(strategy, FSDPStrategy)
         wraps = strategy.kwargs["auto_wrap_policy"]
         wrapped = {type(m) for m in model.modules() if wraps(m, recurse=False, nonwrapped_numel=0)}
@@ -51,36 +51,27 @@ def test_dry_run_for_several_devices(
     config = toy("causal", *given, "strategy.accelerator=gpu", "dry_run=true")
     assert run(config) is None
     assert "All checks passed" in capsys.readouterr().out
+    config.strategy.devices = 13
     with pytest.raises(ConfigError, match=r"strategy\.devices: .* for 24 dev examples"):
-        run(dataclasses.replace(config, strategy=StrategyConfig(strategy, "gpu", 13, 2)))
+        run(config)
 
 
 @pytest.fixture
-def arguments(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> Arguments:
-    """A short run without dropout, in a folder of that name."""
+def compare(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> Callable[..., None]:
+    """Compare a short run without dropout on one rank with one on two."""
 
-    def make(name: str, *more: str, model: str = "masked") -> list[str]:
-        word = "<mask>" if model == "masked" else "{word}"
-        return [
-            *("model=local", f"model.path={checkpoints[model]}", "task=reviews", "prompt.layer=3"),
-            *(f"data.path={toy_data}", "task.labels=['0','1']", "data.max_length=64"),
-            f"task.template='{{text}} It was {word} .'",
-            *("trainer.max_steps=12", "trainer.eval_every_steps=2", "strategy.accelerator=cpu"),
-            *("model.dropout=none", "prompt.dropout=0", f"run_dir={tmp_path / name}"),
-            *(f"cache.dir={tmp_path / name}-cache", *more),
-        ]
+    def run_both(model: str, *more: str) -> None:
+        def settings(name: str) -> list[str]:
+            plain = ("trainer.max_steps=12", "model.dropout=none", "prompt.dropout=0")
+            folders = (f"run_dir={tmp_path / name}", f"cache.dir={tmp_path / name}-cache")
+            return toy_overrides(checkpoints, toy_data, model, *plain, *folders, *more)
 
-    return make
+        run(configured(*settings("one")))
+        two = ("strategy=ddp", "strategy.devices=2", "data.batch_size=8")
+        finished([*settings("two"), *two], tmp_path / "two.txt")
+        assert_alike(tmp_path / "two", tmp_path / "one")
 
-
-def both(
-    arguments: Arguments, composed: Compose, tmp_path: Path, *more: str, model: str = "masked"
-) -> None:
-    """Compare one rank with two."""
-    run(composed(*arguments("one", "data.batch_size=16", *more, model=model)))
-    given = arguments("two", *TWO, "data.batch_size=8", *more, model=model)
-    finished(given, tmp_path / "two.txt")
-    assert_alike(tmp_path / "two", tmp_path / "one")
+    return run_both
 
 
 @pytest.mark.parametrize(
@@ -97,8 +88,7 @@ def both(
     ],
 )
 def test_two_ranks_compute_what_one_computes(
-    arguments: Arguments,
-    composed: Compose,
+    compare: Callable[..., None],
     tmp_path: Path,
     model: str,
     more: tuple[str, ...],
@@ -107,7 +97,7 @@ def test_two_ranks_compute_what_one_computes(
 ) -> None:
     """Every example is scored once, and the global batches are the same, also if uneven."""
     limits = (f"data.limit_train={train}", "data.limit_test=23")
-    both(arguments, composed, tmp_path, *more, *limits, model=model)
+    compare(model, *more, *limits)
     lines = (tmp_path / "two" / "predictions.tsv").read_text().splitlines()[1:]
     assert len({line.split("\t")[0] for line in lines}) == len(lines) == 23
     assert (tmp_path / "one" / "predictions.tsv").read_text().splitlines()[1:] == lines
@@ -125,12 +115,11 @@ def number_rows(count: int, start: int) -> list[dict[str, Any]]:
     ("task", "rows", "more"),
     [
         ("copa", copa_rows, ()),
-        ("stsb", number_rows, ("task.aliases={s1:[text],s2:[text]}",)),
+        ("stsb", number_rows, ("task.labels=['0','5']", "task.aliases={s1:[text],s2:[text]}")),
     ],
 )
 def test_multiple_choice_and_regression_with_two_ranks(
-    arguments: Arguments,
-    composed: Compose,
+    compare: Callable[..., None],
     tmp_path: Path,
     task: str,
     rows: Callable[[int, int], list[dict[str, Any]]],
@@ -139,16 +128,6 @@ def test_multiple_choice_and_regression_with_two_ranks(
     """The candidates of a group may be in different ranks."""
     for start, (split, count) in enumerate((("train", 27), ("dev", 7), ("test", 9))):
         write_jsonl(tmp_path / "data" / f"{split}.jsonl", rows(count, 100 * start))
-    of_toy = ("task=", "task.", "data.path=")
-    plain = arguments
-
-    def official(name: str, *given: str, model: str) -> list[str]:
-        kept = [text for text in plain(name, *given, model=model) if not text.startswith(of_toy)]
-        own = (
-            f"task={task}",
-            "task.label_words=[great,terrible]",
-            f"data.path={tmp_path / 'data'}",
-        )
-        return [*kept, *own, *more, "data.eval_batch_size=3"]
-
-    both(official, composed, tmp_path)
+    label_words = "task.label_words=[great,terrible]"
+    data = (f"data.path={tmp_path / 'data'}", "data.eval_batch_size=3")
+    compare("masked", f"task={task}", "task.template=null", label_words, *data, *more)

@@ -10,12 +10,13 @@ import torch
 
 from lpt.config.schema import Config
 from lpt.experiment import run
-from lpt.models.inputs import Batch
 from lpt.models.scoring import LabelScorer
-from tests.conftest import CONF, Compose, MakeConfig
+from tests.conftest import MakeConfig
+from tests.support.configs import CONF, configured
+from tests.support.late_prompts import make_batch
 from tests.support.shared import DATA_DIR
 from tests.support.task_rows import COLUMNS, EXAMPLES, NAMES, ROWS, write_jsonl
-from tests.support.tiny import tiny_model
+from tests.support.tiny import save_tiny
 from tests.support.tokenizers import causal, wordpiece
 from tests.support.trained import table
 
@@ -26,22 +27,18 @@ WORDS_FOR = ("great", "terrible", "bad", "good", "film", "food")  # one token to
 def roomy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models as in `checkpoints`, with more positions for the longest templates."""
     folder = tmp_path_factory.mktemp("roomy")
-    made = {"masked": ("bert", wordpiece()), "causal": ("llama", causal())}
-    for kind, (family, tokenizer) in made.items():
-        sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-        model = tiny_model(family, **sizes, max_position_embeddings=256)
-        model.save_pretrained(folder / kind)
-        tokenizer.save_pretrained(folder / kind)
-    return {kind: folder / kind for kind in made}
+    save_tiny(folder / "masked", "bert", wordpiece(), max_position_embeddings=256)
+    save_tiny(folder / "causal", "llama", causal(), max_position_embeddings=256)
+    return {kind: folder / kind for kind in ("masked", "causal")}
 
 
 @pytest.fixture
-def official(composed: Compose, roomy: dict[str, Path], tmp_path: Path) -> MakeConfig:
+def official(roomy: dict[str, Path], tmp_path: Path) -> MakeConfig:
     """A short run of a task that ships, with label words that the tiny models know."""
 
     def make(model: str, task: str, folder: Path, *overrides: str) -> Config:
-        labels = composed("model=local", "model.path=x", f"task={task}").task.labels
-        return composed(
+        labels = configured(f"task={task}").task.labels
+        return configured(
             "model=local",
             f"model.path={roomy[model]}",
             f"task={task}",
@@ -60,14 +57,6 @@ def official(composed: Compose, roomy: dict[str, Path], tmp_path: Path) -> MakeC
     return make
 
 
-def make_task(folder: Path, task: str, train: int = 10, dev: int = 6, test: int = 6) -> Path:
-    rows, start = ROWS[task], 0
-    for split, count in (("train", train), ("dev", dev), ("test", test)):
-        write_jsonl(folder / f"{split}.jsonl", rows(count, start))
-        start += count
-    return folder
-
-
 @pytest.mark.parametrize("model", ["masked", "causal"])
 @pytest.mark.parametrize("task", ROWS)
 def test_regression_and_groups(official: MakeConfig, tmp_path: Path, model: str, task: str) -> None:
@@ -75,7 +64,9 @@ def test_regression_and_groups(official: MakeConfig, tmp_path: Path, model: str,
     settings = ["data.limit_train=8", "data.limit_test=4"]
     if task == "stsb":
         settings.append("task.aliases={s1:[text],s2:[text]}")
-    metrics = run(official(model, task, make_task(tmp_path / "data", task), *settings))
+    for split, count, start in (("train", 10, 0), ("dev", 6, 10), ("test", 6, 16)):
+        write_jsonl(tmp_path / "data" / f"{split}.jsonl", ROWS[task](count, start))
+    metrics = run(official(model, task, tmp_path / "data", *settings))
     assert metrics is not None
     assert metrics.split.sizes["dev"] == 6 * each
     assert metrics.config["loss"] == ("label_words" if task == "stsb" else "vocabulary")
@@ -111,26 +102,6 @@ def test_regression_and_groups(official: MakeConfig, tmp_path: Path, model: str,
         assert metrics.test["exact_match"] == pytest.approx(whole / 4, abs=1e-6)
 
 
-@pytest.mark.parametrize("task", ["copa", "multirc", "record"])
-def test_groups_are_sampled_whole(official: MakeConfig, tmp_path: Path, task: str) -> None:
-    folder = make_task(tmp_path / "data", task, train=20)
-    (folder / "test.jsonl").unlink()
-    metrics = run(official("masked", task, folder, "data=kshot", "data.k=4", "data.dev_k=6"))
-    assert metrics is not None
-    split = json.loads((tmp_path / "run" / "split.json").read_text())
-    each = EXAMPLES[task]
-    for name, count in (("train", 4), ("dev", 6)):
-        rows = split["sets"][name]["rows"]
-        if task != "multirc":
-            assert len(rows) == count * each
-            assert all({row // each * each + i for i in range(each)} <= set(rows) for row in rows)
-        else:  # of five examples two are of the first question
-            questions = {(row // 5, row % 5 >= 2) for row in rows}
-            assert len(questions) == count
-            assert len(rows) == sum(3 if second else 2 for _, second in questions)
-    assert not set(split["sets"]["train"]["rows"]) & set(split["sets"]["dev"]["rows"])
-
-
 @pytest.mark.parametrize("model", ["masked", "causal"])
 def test_learns_regression(official: MakeConfig, tmp_path: Path, model: str) -> None:
     texts = {5: "a good film", 0: "a bad film", 2.5: "the day"}
@@ -149,19 +120,11 @@ def test_learns_regression(official: MakeConfig, tmp_path: Path, model: str) -> 
     assert found == pytest.approx([5, 0, 2.5] * 2, abs=1.0)
 
 
-def number_batch(labels: list[float]) -> Batch:
-    each, none = torch.arange(len(labels)), torch.zeros(len(labels), dtype=torch.long)
-    return Batch(
-        input_ids=none[:, None], attention_mask=none[:, None], summary_index=none, pool_length=none,
-        logit_rows=each, logit_positions=none, target_to_logit=each,
-        targets=none - 100, sequences=each, labels=torch.tensor(labels), row_ids=each,
-    )  # fmt: skip
-
-
 def test_regression_loss() -> None:
     """Soft cross-entropy; its gradient is that of the KL divergence, as in LM-BFF."""
     shares = torch.tensor([0.0, 1.0, 0.5, 0.2])
-    batch = number_batch((1.0 + 2.0 * shares).tolist())
+    token = torch.ones(4, 2, dtype=torch.long)
+    batch = make_batch(token, token)._replace(labels=1.0 + 2.0 * shares)
     logits = torch.tensor([[2.0, -1.0], [0.0, 0.5], [3.0, 3.0], [-1.0, 1.0]], requires_grad=True)
     loss = LabelScorer("masked", [7, 8], (1.0, 3.0)).loss(logits, batch, "label_words")
     target = torch.stack([1 - shares, shares], dim=1)
@@ -181,23 +144,23 @@ TASKS = sorted(
 @pytest.mark.parametrize("model", ["masked", "causal"])
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_trains_and_is_tested(
-    official: MakeConfig, composed: Compose, tmp_path: Path, task: str, model: str
+    official: MakeConfig, tmp_path: Path, task: str, model: str
 ) -> None:
-    config = composed("model=local", "model.path=x", f"task={task}").task
-    names = dict.fromkeys([config.folder or task, task])
-    folders = [path for name in names for path in sorted(DATA_DIR.glob(f"*/{name}"))]
+    config = configured(f"task={task}").task
+    needed = {str(config.files.get("test"))} if config.fixed_test else set()
+    folders = [
+        folder
+        for name in dict.fromkeys([config.folder or task, task])
+        for folder in sorted(DATA_DIR.glob(f"*/{name}"))
+        if any((folder / f"train.{kind}").exists() for kind in ("tsv", "jsonl"))
+        and all((folder / file).exists() for file in needed)
+    ]
     if not folders:
-        pytest.skip(f"no data of {task} in {DATA_DIR}")
-    ran = 0
+        pytest.skip(f"no training data of {task} in {DATA_DIR}")
     for number, folder in enumerate(folders):
-        if not any((folder / f"train.{kind}").exists() for kind in ("tsv", "jsonl")):
-            continue
         run_dir, k, test = tmp_path / f"run{number}", 2 * len(config.labels), 8
-        if config.fixed_test and not (folder / str(config.files.get("test"))).exists():
-            continue
         few = ("data=kshot", f"data.k={k}", "data.dev_k=6", f"data.limit_test={test}")
         metrics = run(official(model, task, folder, *few, f"run_dir={run_dir}"))
-        ran += 1
         assert metrics is not None
         names = [config.metric, *config.metrics]
         assert set(metrics.dev) == set(names)
@@ -208,5 +171,3 @@ def test_every_task_trains_and_is_tested(
         assert len(table(run_dir / "predictions.tsv")) == sizes["test"] >= test
         split = json.loads((run_dir / "split.json").read_text())
         assert {name: len(of["rows"]) for name, of in split["sets"].items()} == sizes
-    if not ran:
-        pytest.skip(f"no training set of {task} in {', '.join(map(str, folders))}")

@@ -3,50 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning import Callback, Trainer
 
 from lpt.experiment import run
 from lpt.models.inputs import Batch
-from lpt.training.module import build_model
-from lpt.training.plan import prepare
 from tests.conftest import MakeConfig
-from tests.support.trained import KINDS, fit, logged, train_batches
+from tests.support.outcomes import curve
+from tests.support.trained import KINDS, train_batches
+
+
+class Spy(Callback):
+    """Sees a run's parameters before the training, the modes of its steps, and the losses."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.model = pl_module.model
+        self.start = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        self.modes: set[tuple[bool, ...]] = set()
+        self.losses: list[float] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        split = self.model.split
+        parts = (self.model.generator, split.lower, split.upper, split.head)
+        self.modes.add(tuple(part.training for part in parts))
+
+    def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, *__: Any) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+@pytest.fixture
+def spy(callbacks: list[Callback]) -> Spy:
+    callbacks.append(Spy())
+    return callbacks[-1]  # type: ignore[return-value]
+
+
+WHOLE = ("cache=off", "trainer.num_sanity_val_steps=1")  # the lower layers are not released
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_trains_and_what_does_not(
-    toy: MakeConfig, tmp_path: Path, model: str, kind: str
+    toy: MakeConfig, tmp_path: Path, spy: Spy, model: str, kind: str
 ) -> None:
-    config = toy(model, f"prompt={kind}", "trainer.num_sanity_val_steps=1")
-    torch.manual_seed(config.seed)
-    plan = prepare(config)
-    untrained, _ = build_model(plan)
-    start = {name: p.detach().clone() for name, p in untrained.named_parameters()}
-    torch.manual_seed(config.seed)
-    module, _ = fit(config, tmp_path)
-
-    trainable = set(module.model.trainable())
+    run(toy(model, f"prompt={kind}", *WHOLE))
+    trainable = set(spy.model.trainable())
     expected = (
         {"vectors"} if kind == "static" else {"down.weight", "down.bias", "up.weight", "up.bias"}
     )
     assert trainable == {f"generator.{name}" for name in expected}
-    for name, parameter in module.model.named_parameters():
-        assert torch.equal(parameter, start[name]) == (name not in trainable), name
+    for name, parameter in spy.model.named_parameters():
+        assert torch.equal(parameter, spy.start[name]) == (name not in trainable), name
 
     for name in ("best", "last"):
-        checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        file = tmp_path / "run" / "checkpoints" / f"{name}.ckpt"
+        checkpoint = torch.load(file, weights_only=True)
         assert set(checkpoint["state_dict"]) == {f"model.{name}" for name in trainable}
         states = checkpoint["optimizer_states"][0]["state"]
         assert len(states) == len(trainable)
 
 
 @pytest.mark.parametrize(("dropout", "below"), [("above", False), ("all", True), ("none", False)])
-def test_modes_while_training(toy: MakeConfig, tmp_path: Path, dropout: str, below: bool) -> None:
-    config = toy("masked", f"model.dropout={dropout}", "trainer.num_sanity_val_steps=1")
-    _, spy = fit(config, tmp_path)
+def test_modes_while_training(toy: MakeConfig, spy: Spy, dropout: str, below: bool) -> None:
+    run(toy("masked", f"model.dropout={dropout}", *WHOLE))
     assert spy.modes == {(True, below, dropout != "none", False)}
 
 
@@ -76,21 +97,20 @@ def test_learns(toy: MakeConfig, tmp_path: Path, toy_data: Path, model: str, los
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_learns_with_frozen_weights_in_bf16(
-    toy: MakeConfig, tmp_path: Path, precision: str
-) -> None:
+def test_learns_with_frozen_weights_in_bf16(toy: MakeConfig, spy: Spy, precision: str) -> None:
     config = toy(
         "masked",
         "model.dtype=bfloat16",
         f"trainer.precision={precision}",
-        "trainer.max_steps=40",
-        "trainer.eval_every_steps=40",
+        "trainer.max_steps=80",
+        "trainer.eval_every_steps=80",
         "optim.lr=0.01",
         "model.dropout=none",
+        *WHOLE,
     )
-    module, spy = fit(config, tmp_path)
-    assert {p.dtype for p in module.model.split.parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in module.model.generator.parameters()} == {torch.float32}
+    run(config)
+    assert {p.dtype for p in spy.model.split.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in spy.model.generator.parameters()} == {torch.float32}
     assert sum(spy.losses[-5:]) < 0.5 * sum(spy.losses[:5])
 
 
@@ -126,24 +146,22 @@ def test_padding_of_the_training_batches_is_reported(
     assert metrics is not None
     assert metrics.cost.padding_share == pytest.approx(padding(batches), abs=1e-12)
     # Every second step is logged, under its number from 0.
-    found = {int(r["step"]): float(r["train/padding"]) for r in logged(tmp_path, "train/padding")}
-    expected = {step: padding([batches[step]]) for step in (1, 3, 5)}
-    assert found == pytest.approx(expected, abs=1e-6)
+    expected = {str(step): padding([batches[step]]) for step in (1, 3, 5)}
+    assert curve(tmp_path / "run", "train/padding") == pytest.approx(expected, abs=1e-6)
 
 
-def test_bucketing_saves_padding(toy: MakeConfig, tmp_path: Path) -> None:
-    """Texts of 1 to 40 words, and texts of one length."""
-    shares = {}
-    for name, longest in (("uneven", 40), ("even", 1)):
-        folder = tmp_path / name
-        folder.mkdir()
-        rows = [f"{i % 2}\t{'film ' * (1 + 7 * i % longest)}".rstrip() for i in range(80)]
-        for split in ("train", "dev", "test"):
-            (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
-        for bucketing in ("true", "false"):
-            more = (f"data.path={folder}", f"data.bucketing={bucketing}", "overwrite=true")
-            metrics = run(toy("masked", "data.batch_size=8", "trainer.max_steps=10", *more))
-            assert metrics is not None
-            shares[name, bucketing] = metrics.cost.padding_share
-    assert 0 < shares["uneven", "true"] < 0.5 * shares["uneven", "false"]
-    assert shares["even", "true"] == shares["even", "false"] == 0
+@pytest.mark.parametrize("longest", [1, 40])
+def test_bucketing_saves_padding(toy: MakeConfig, tmp_path: Path, longest: int) -> None:
+    """Texts of one length, and texts of 1 to 40 words."""
+    rows = [f"{i % 2}\t{'film ' * (1 + 7 * i % longest)}".rstrip() for i in range(80)]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.tsv").write_text("\n".join(rows) + "\n")
+    more = (f"data.path={tmp_path}", "data.batch_size=8", "trainer.max_steps=10")
+    bucketed, plain = (
+        padding(train_batches(toy("masked", *more, f"data.bucketing={switch}")))
+        for switch in ("true", "false")
+    )
+    if longest == 1:
+        assert bucketed == plain == 0
+    else:
+        assert 0 < bucketed < 0.5 * plain

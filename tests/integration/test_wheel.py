@@ -60,8 +60,8 @@ def test_a_run_of_an_own_task(
     (tmp_path / "own" / "task").mkdir(parents=True)
     (tmp_path / "own" / "task" / "mine.yaml").write_text(TASK)
     short = ["trainer.max_steps=2", "trainer.eval_every_steps=2", "logger=none", "run_dir=run"]
-    toy = [o for o in toy_overrides(checkpoints, toy_data, "masked") if o != "task=reviews"]
-    command = [scripts / "lpt-train", "--config-dir", "own", "task=mine", *toy, *short]
+    toy = toy_overrides(checkpoints, toy_data, "masked", "task=mine", *short)
+    command = [scripts / "lpt-train", "--config-dir", "own", *toy]
     subprocess.run(command, cwd=tmp_path, env=ELSEWHERE, check=True)
     record = RunRecord.read(tmp_path / "run")
     assert record.config["task"]["name"] == "mine"

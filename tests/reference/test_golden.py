@@ -15,7 +15,7 @@ from lpt.methods.late_prompt import LatePrompt
 from lpt.models.generators import build_generator
 from lpt.models.scoring import LabelScorer
 from lpt.models.split import SplitModel
-from lpt.training.optim import build_optimizer, build_schedule
+from lpt.training.module import build_optimizer, build_schedule
 from tests.support.late_prompts import padded_batch
 from tests.support.tiny import tiny_model
 

@@ -20,10 +20,11 @@ from transformers import (
 
 from lpt.data.fewshot import sample_total
 from lpt.methods.late_prompt import LatePrompt
-from lpt.models.generators import PromptGenerator, build_generator
+from lpt.models.generators import build_generator
 from lpt.models.inputs import Batch
 from lpt.models.scoring import LabelScorer, sequence_losses
 from lpt.models.split import SplitModel
+from tests.support.late_prompts import make_batch
 from tests.support.shared import REFERENCE_DIR
 
 FILES = sorted(REFERENCE_DIR.glob("*/*.safetensors"))
@@ -68,27 +69,21 @@ def reference_name(name: str, family: str) -> str:
 
 
 def roberta_batch(t: dict[str, Tensor]) -> Batch:
-    size = len(t["labels"])
-    return Batch(
-        input_ids=t["input_ids"],
-        attention_mask=t["attention_mask"],
-        summary_index=torch.zeros(size, dtype=torch.long),
-        pool_length=t["attention_mask"].sum(1),
-        logit_rows=torch.arange(size),
+    """One mask per row; the first token is pooled."""
+    ids, mask, rows = t["input_ids"], t["attention_mask"], torch.arange(len(t["labels"]))
+    return make_batch(ids, mask)._replace(
+        summary_index=torch.zeros_like(rows),
+        pool_length=mask.sum(1),
         logit_positions=t["mask_pos"],
-        target_to_logit=torch.arange(size),
         targets=t["labels"],
-        sequences=torch.arange(size),
         labels=t["labels"],
-        row_ids=torch.arange(size),
     )
 
 
 def gpt2_batch(t: dict[str, Tensor]) -> Batch:
+    """A target for each token that counts in the loss."""
     rows, predicted = t["loss_mask"].nonzero(as_tuple=True)
-    return Batch(
-        input_ids=t["input_ids"],
-        attention_mask=t["attention_mask"],
+    return make_batch(t["input_ids"], t["attention_mask"])._replace(
         summary_index=t["seq_lengths"],
         pool_length=t["seq_lengths"],
         logit_rows=rows,
@@ -96,8 +91,6 @@ def gpt2_batch(t: dict[str, Tensor]) -> Batch:
         target_to_logit=torch.arange(len(rows)),
         targets=t["input_ids"][rows, predicted],
         sequences=rows,
-        labels=torch.zeros(len(t["input_ids"]), dtype=torch.long),
-        row_ids=torch.arange(len(t["input_ids"])),
     )
 
 
@@ -138,7 +131,8 @@ def test_parity(path: Path) -> None:
     last = len(outputs)
     for i, output in enumerate(outputs, 1):
         if family == "gpt2" and i == last:
-            output = nn.functional.layer_norm(output, output.shape[-1:], *final_norm(t))
+            norm = (t[f"state.transformer.ln_f.{name}"] for name in ("weight", "bias"))
+            output = nn.functional.layer_norm(output, output.shape[-1:], *norm)
         expected = t[f"hidden.{i}"]
         if i == config["add_prompt_layer"]:  # recorded with the prompt already in front
             prompt = model.make_prompt(output, batch)
@@ -159,21 +153,13 @@ def test_parity(path: Path) -> None:
     torch.testing.assert_close(loss[None], t["loss"], atol=2e-5, rtol=0)
 
     loss.backward()
-    names = {f"grad.{reference_name(n, family)}": n for n, _ in named(model.generator)}
+    names = {f"grad.{reference_name(n, family)}": n for n, _ in model.generator.named_parameters()}
     assert set(names) == {name for name in t if name.startswith("grad.")}
     for grad_name, name in names.items():
         grad = model.generator.get_parameter(name).grad
         assert grad is not None
         torch.testing.assert_close(grad, t[grad_name], atol=1e-5, rtol=0)
     assert set(model.trainable()) == {f"generator.{name}" for name in names.values()}
-
-
-def final_norm(t: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    return t["state.transformer.ln_f.weight"], t["state.transformer.ln_f.bias"]
-
-
-def named(generator: PromptGenerator) -> list[tuple[str, nn.Parameter]]:
-    return list(generator.named_parameters())
 
 
 KSHOT = REFERENCE_DIR / "kshot.json"

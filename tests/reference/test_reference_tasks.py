@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import CONF
+from tests.support.configs import CONF
 
 TEXT = "{text} . It was <mask> ."
 CAUSAL = "{text} It was {word} ."

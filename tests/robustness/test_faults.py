@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from lightning import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 
 from lpt.config.schema import Config
 from lpt.errors import ConfigError, RunError
 from lpt.experiment import run
-from lpt.runs.log_file import log_to
 from lpt.training.checkpoints import read_checkpoint
-from lpt.training.module import LatePromptModule
-from tests.conftest import BeforeStep, MakeConfig, compose_run, toy_overrides
+from tests.conftest import BeforeStep, MakeConfig, toy_overrides
+from tests.support.configs import configured
 from tests.support.outcomes import assert_same
+from tests.support.processes import no_room
 
 LENGTH = ("trainer.max_steps=12", "trainer.eval_every_steps=3", "seed=5", "prompt.dropout=0.2")
 
@@ -30,24 +28,13 @@ def whole(
 ) -> Path:
     """The folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    settings = toy_overrides(checkpoints, toy_data, "masked")
-    run(compose_run(*settings, *LENGTH, f"run_dir={folder}"))
+    run(configured(*toy_overrides(checkpoints, toy_data, "masked", *LENGTH, f"run_dir={folder}")))
     return folder
 
 
 def broken(toy: MakeConfig, tmp_path: Path, *overrides: str) -> Config:
     """The same run, in which a fault will occur."""
     return toy("masked", *LENGTH, f"run_dir={tmp_path / 'broken'}", "resume=auto", *overrides)
-
-
-@contextmanager
-def no_room() -> Iterator[Callable[[int], None]]:
-    """Yields a function that limits the size of files, which acts like a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def unfinished(folder: Path) -> list[Path]:
@@ -73,29 +60,20 @@ def test_a_full_disk_while_a_checkpoint_is_written(
 
 
 def test_a_full_disk_at_the_end(
-    toy: MakeConfig, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    toy: MakeConfig, tmp_path: Path, whole: Path, callbacks: list[Callback]
 ) -> None:
+    """After the training, when the test set has been predicted."""
     config = broken(toy, tmp_path)
-    with no_room() as limit, monkeypatch.context() as patch:
-        patch.setattr(LatePromptModule, "on_test_end", lambda m: m.prompted and limit(16))
+    with no_room() as limit:
+        full = LambdaCallback(on_test_end=lambda _, module: module.prompted and limit(16))
+        callbacks.append(full)
         with pytest.raises(RunError, match=r"adapter\S*: File too large"):
             run(config)
     assert unfinished(tmp_path / "broken") == []
     assert not (tmp_path / "broken" / "metrics.json").exists()
+    callbacks.remove(full)
     run(config)
     assert_same(tmp_path / "broken", whole)
-
-
-def test_an_unwritable_log_is_reported_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with log_to(tmp_path), no_room() as limit:
-        limit(0)
-        for _ in range(3):
-            logging.getLogger("lpt.training.module").warning("anything")
-    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
-    assert len(lines) == 1
-    assert str(tmp_path / "log.txt") in lines[0]
 
 
 def test_a_run_ends_when_its_folder_is_removed(

@@ -14,10 +14,11 @@ from lpt.experiment import run
 from tests.conftest import MakeConfig
 from tests.support.hostile import BREAKS, HOSTILE, LONG, LONGEST, SPECIAL
 from tests.support.tokenizers import longest, tokenizer_named
+from tests.support.trained import table
 
 SPLITS = ("train", "dev", "test")
 TEXTS = [*HOSTILE.values(), *SPECIAL, *(text[:5000] for text in LONGEST.values())]
-CASES = {"tsv": ("masked", TEXTS), "jsonl": ("causal", [*TEXTS, *BREAKS.values()])}
+LABELS = ["b\u2028ad", "g\tood"]
 
 
 def write_splits(folder: Path, name: str, lines: list[str]) -> None:
@@ -27,38 +28,30 @@ def write_splits(folder: Path, name: str, lines: list[str]) -> None:
         (folder / f"{split}.{name}").write_text(content, encoding="utf-8", newline="")
 
 
-@pytest.mark.parametrize("suffix", CASES)
-def test_one_line_of_predictions_per_example(toy: MakeConfig, tmp_path: Path, suffix: str) -> None:
-    model, texts = CASES[suffix]
-    if suffix == "tsv":
-        lines = ["label\ttext", *(f"{i % 2}\t{text}" for i, text in enumerate(texts))]
-    else:
-        lines = [json.dumps({"label": str(i % 2), "text": text}) for i, text in enumerate(texts)]
+def test_one_line_of_predictions_per_line_of_text(toy: MakeConfig, tmp_path: Path) -> None:
+    lines = ["label\ttext", *(f"{i % 2}\t{text}" for i, text in enumerate(TEXTS))]
     folder = tmp_path / "data"
-    write_splits(folder, suffix, lines)
-    assert list(read_table(folder / f"test.{suffix}").columns["text"]) == texts
-    run(toy(model, f"data.path={folder}", "trainer.max_steps=2"))
-    written = (tmp_path / "run" / "predictions.tsv").read_bytes().decode()
-    header, *rows = [line.split("\t") for line in written.splitlines()]
-    assert header == ["index", "prediction", "label"]
-    expected = [(str(i), str(i % 2)) for i in range(len(texts))]
-    assert [(index, label) for index, _, label in rows] == expected
-    assert {prediction for _, prediction, _ in rows} <= {"0", "1"}
+    write_splits(folder, "tsv", lines)
+    assert list(read_table(folder / "test.tsv").columns["text"]) == TEXTS
+    run(toy("masked", f"data.path={folder}", "trainer.max_steps=2"))
+    rows = table(tmp_path / "run" / "predictions.tsv")
+    assert list(rows[0]) == ["index", "prediction", "label"]
+    expected = [(str(i), str(i % 2)) for i in range(len(TEXTS))]
+    assert [(row["index"], row["label"]) for row in rows] == expected
+    assert {row["prediction"] for row in rows} <= {"0", "1"}
 
 
-def test_ids_and_labels_stay_on_their_line(toy: MakeConfig, tmp_path: Path) -> None:
-    ids, labels = [*HOSTILE.values(), *BREAKS.values()], ["b\u2028ad", "g\tood"]
-    rows = [{"id": value, "label": labels[i % 2], "text": "a"} for i, value in enumerate(ids)]
+def test_texts_ids_and_labels_stay_on_their_line(toy: MakeConfig, tmp_path: Path) -> None:
+    texts = [*TEXTS, *BREAKS.values()]
+    rows = [{"id": text, "label": LABELS[i % 2], "text": text} for i, text in enumerate(texts)]
     write_splits(tmp_path / "data", "jsonl", list(map(json.dumps, rows)))
     path = f"data.path={tmp_path / 'data'}"
-    config = toy("masked", path, "trainer.max_steps=2", "task.id_columns=[id]")
-    config.task.labels = labels
+    config = toy("causal", path, "trainer.max_steps=2", "task.id_columns=[id]")
+    config.task.labels = LABELS
     run(config)
-    written = (tmp_path / "run" / "predictions.tsv").read_bytes().decode()
-    header, *lines = [line.split("\t") for line in written.splitlines()]
-    assert header == ["index", "id", "prediction", "label"]
-    assert {len(line) for line in lines} == {4}
-    assert [line[0] for line in lines] == [str(i) for i in range(len(ids))]
+    written = table(tmp_path / "run" / "predictions.tsv")
+    assert list(written[0]) == ["index", "id", "prediction", "label"]
+    assert [row["index"] for row in written] == [str(i) for i in range(len(texts))]
 
 
 @pytest.mark.parametrize("name", LONGEST)

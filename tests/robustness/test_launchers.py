@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from lpt.config.schema import register
-from tests.conftest import CONF, toy_overrides
+from tests.conftest import toy_overrides
+from tests.support.configs import CONF
+from tests.support.processes import SWEEP, finished
 
 PRESETS = sorted(file.stem for file in (CONF / "hydra" / "launcher").glob("*.yaml"))
 PLUGINS = {
@@ -48,10 +48,9 @@ def test_presets_request_the_devices_of_a_job(preset: str) -> None:
 def overrides(
     checkpoints: dict[str, Path], toy_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
-    toy = toy_overrides(checkpoints, toy_data, "masked")
     no_dropout = ("model.dropout=none", "prompt.dropout=0", "data.bucketing=false")
-    cache = f"cache.dir={tmp_path_factory.mktemp('cache')}"
-    return ["sweep=seeds", "seed=1,2", *toy, *no_dropout, cache]
+    given = (*no_dropout, f"cache.dir={tmp_path_factory.mktemp('cache')}")
+    return ["sweep=seeds", "seed=1,2", *toy_overrides(checkpoints, toy_data, "masked", *given)]
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +63,8 @@ def expected(
 
 def run_sweep(folder: Path, *arguments: str) -> list[dict[str, Any]]:
     """Run a sweep; returns its results."""
-    command = [sys.executable, "-m", "lpt.cli.sweep", "sweep.dir=sweep", "sweep.report=false"]
-    done = subprocess.run(
-        [*command, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    given = [f"sweep.dir={folder / 'sweep'}", "sweep.report=false", *arguments]
+    finished(given, folder / "output.txt", SWEEP)
     lines = (folder / "sweep" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -97,6 +93,6 @@ def test_ranks_do_not_run_the_sweep_again(
     rows = run_sweep(tmp_path, *overrides, *ddp)
     assert [row["attempts"] for row in rows] == [1, 1]
     assert {path.name for path in (tmp_path / "sweep/jobs").iterdir()} == {"seed-1", "seed-2"}
-    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
+    assert {path.name for path in tmp_path.iterdir()} == {"output.txt", "sweep"}
     assert scores(rows) == scores(expected)
     assert [row["selected_step"] for row in rows] == [row["selected_step"] for row in expected]

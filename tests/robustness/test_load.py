@@ -12,7 +12,8 @@ import pytest
 
 from bench.long_sweep import run_long_sweep, sample
 from lpt.experiment import run
-from tests.conftest import CONF, MakeConfig, toy_overrides
+from tests.conftest import MakeConfig, toy_overrides
+from tests.support.processes import TRAIN
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +26,7 @@ KSHOT = ("data=kshot", "data.k=16")
 def test_many_runs_in_one_sweep(
     checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
 ) -> None:
-    given = [*toy_overrides(checkpoints, toy_data, "masked"), *KSHOT]
+    given = toy_overrides(checkpoints, toy_data, "masked", *KSHOT)
     seconds, samples = run_long_sweep(30, given, tmp_path / "sweep")
     assert len(seconds) == 30
     assert len(samples) > 9
@@ -67,8 +68,6 @@ def test_the_memory_for_a_large_file_is_proportional_to_its_rows(
             (folder / name).write_bytes((toy_data / name).read_bytes())
         with (folder / "train.tsv").open("w") as file:
             file.writelines(f"{lines[i % len(lines)]} and {i}\n" for i in range(count))
-        given = [*toy_overrides(checkpoints, folder, "masked"), "run_dir=run"]
-        peaks.append(
-            peak_megabytes([sys.executable, str(CONF.parent / "train.py"), *given], folder)
-        )
+        given = toy_overrides(checkpoints, folder, "masked", "run_dir=run")
+        peaks.append(peak_megabytes([sys.executable, *TRAIN, *given], folder))
     assert peaks[1] - peaks[0] < _ROWS * 1500 / 2**20

@@ -8,7 +8,7 @@ import pytest
 
 from lpt.errors import USAGE_ERROR
 from tests.conftest import toy_overrides
-from tests.support.ranked import Run, started
+from tests.support.processes import started
 
 pytestmark = pytest.mark.slow
 REFUSED = "another process is running in"
@@ -16,7 +16,7 @@ REFUSED = "another process is running in"
 
 @pytest.fixture
 def arguments(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> list[str]:
-    return [*toy_overrides(checkpoints, toy_data, "masked"), f"run_dir={tmp_path / 'run'}"]
+    return toy_overrides(checkpoints, toy_data, "masked", f"run_dir={tmp_path / 'run'}")
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -24,21 +24,17 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in ("config.yaml", "split.json")}
 
 
-def end(run: Run) -> int:
-    return run.process.wait(180)
-
-
 def test_a_folder_in_use_is_refused(arguments: list[str], tmp_path: Path) -> None:
     long = [*arguments, "trainer.max_steps=40000", "trainer.eval_every_steps=20"]
     with started(long, tmp_path / "first.txt") as first:
         first.wait_for_evaluation()
-        before = content(first.run_dir)
+        before = content(first.folder)
         for way in ("overwrite=false", "overwrite=true"):
             with started([*arguments, way], tmp_path / "second.txt") as second:
-                assert end(second) == USAGE_ERROR
+                assert second.wait() == USAGE_ERROR
             message = "run_dir: " if way == "overwrite=false" else REFUSED
             assert message in second.text
-            assert content(first.run_dir) == before
+            assert content(first.folder) == before
         assert first.process.poll() is None
 
 
@@ -47,9 +43,9 @@ def test_of_two_started_at_once_one_runs(arguments: list[str], tmp_path: Path) -
         started(arguments, tmp_path / "1.txt") as first,
         started(arguments, tmp_path / "2.txt") as second,
     ):
-        statuses = sorted((end(first), end(second)))
+        statuses = sorted((first.wait(), second.wait()))
     assert statuses == [0, USAGE_ERROR], first.text + second.text
-    assert (first.run_dir / "metrics.json").exists()
+    assert (first.folder / "metrics.json").exists()
 
 
 def test_resuming_waits_for_the_run_in_progress(arguments: list[str], tmp_path: Path) -> None:
@@ -58,5 +54,5 @@ def test_resuming_waits_for_the_run_in_progress(arguments: list[str], tmp_path: 
     with started(given, tmp_path / "first.txt") as first:
         first.wait_for_evaluation()
         with started(given, tmp_path / "second.txt") as second:
-            assert end(second) == end(first) == 0, second.text
+            assert second.wait() == first.wait() == 0, second.text
     assert "late prompt" in second.text

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from lpt.caching.entry import CacheDescription, CacheKey, map_hidden_states
 from lpt.caching.fill import cache_hidden_states
 from lpt.caching.store import HiddenCache
 from lpt.config.schema import Config
-from lpt.data.datamodule import TaskDataModule
-from lpt.models.split import SplitModel
 from lpt.runs.record import CacheRecord
 from lpt.training.module import build_model
 from lpt.training.plan import prepare
@@ -79,20 +77,24 @@ class Filling:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.rows: list[int] = []  # of each pass through the lower layers
         plan = prepare(config)
-        self.model, self.identity = build_model(plan)
-        self.data = build_data(config, plan)
+        model, self.identity = build_model(plan)
+        self.split, self.data = model.split, build_data(config, plan)
+        self.embeddings.register_forward_hook(lambda *given: self.rows.append(len(given[-1])))
 
     @property
-    def split(self) -> SplitModel:
-        return self.model.split
+    def embeddings(self) -> nn.Module:
+        """Where a pass through the lower layers begins."""
+        assert self.split.lower is not None
+        return next(m for m in self.split.lower.modules() if isinstance(m, nn.Embedding))
 
     def fill(self) -> CacheRecord:
+        """What is cached then."""
         fingerprint = self.identity.fingerprint
         return cache_hidden_states(self.config, small_trainer(), self.split, self.data, fingerprint)
 
 
-def fill_as_run(config: Config) -> tuple[CacheRecord, SplitModel, TaskDataModule]:
-    """See `Filling`."""
+def fill_as_run(config: Config) -> tuple[CacheRecord, Filling]:
     filling = Filling(config)
-    return filling.fill(), filling.split, filling.data
+    return filling.fill(), filling

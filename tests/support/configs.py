@@ -34,11 +34,12 @@ def configured(*overrides: str) -> Config:
     config = copy.deepcopy(compose_choices(*(str(choice.input_line) for choice in choices)))
     for override in parsed:
         if override not in choices:
-            OmegaConf.update(config, override.key_or_group, override.value())
+            key, value = override.key_or_group, override.value()
+            OmegaConf.update(config, key, value, force_add=override.is_add())
     return typed(config)
 
 
-def resolved(*overrides: str) -> Config:
+def resolved(*overrides: str, dev_k: int | None = None) -> Config:
     """The resolved configuration of a command line, for a backbone of 12 layers."""
     return resolve(
         configured(*overrides),
@@ -46,6 +47,6 @@ def resolved(*overrides: str) -> Config:
         hidden_dropout=0.1,
         attention="sdpa",
         template="{text} <mask>",
-        dev_k=None,
+        dev_k=dev_k,
         cache_dir="cache/hidden",
     )

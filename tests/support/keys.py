@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 # Each by the variable that its service takes it from.
 KEYS = {
     "WANDB_API_KEY": "c0ffee" * 7,
     "HF_TOKEN": "hf_" + "0123456789abcdef" * 2,
     "HUGGING_FACE_HUB_TOKEN": "hf_" + "fedcba9876543210" * 2,
 }
-
-
-def set_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a user does."""
-    for name, key in KEYS.items():
-        monkeypatch.setenv(name, key)
 
 
 def holders(*folders: Path) -> list[tuple[str, str]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
-
-from tests.support.csv_curves import read_curves
 
 
 def outcome(run_dir: Path) -> dict[str, Any]:
@@ -35,10 +36,30 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return tensors | {f"last.{name}": tensor for name, tensor in last["state_dict"].items()}
 
 
-def curves(run_dir: Path) -> list[tuple[str, str]]:
-    """The dev accuracy by step, as the CSV logger wrote it."""
-    rows = read_curves(run_dir)
-    return [(row["step"], row["dev/accuracy"]) for row in rows if row.get("dev/accuracy")]
+def read_curves(run_dir: Path) -> list[dict[str, str]]:
+    """Rows of all starts of a run, without those that a resumed run has logged again.
+
+    Each start writes a `version_N` of its own; the steps after the checkpoint that it resumes from
+    are in the one before as well.
+    """
+    rows: list[dict[str, str]] = []
+    starts = sorted((run_dir / "csv").iterdir(), key=lambda path: int(path.name.partition("_")[2]))
+    for start in starts:
+        file = start / "metrics.csv"
+        if not file.exists():  # stopped before anything was logged
+            continue
+        with file.open(newline="") as lines:
+            again = [row for row in csv.DictReader(lines) if (row["step"] or "").isdecimal()]
+        # A start with nothing left to train only tests, under the step of its checkpoint.
+        trained = [row for row in again if row.get("train/loss") or row.get("dev/accuracy")]
+        first = min((int(row["step"]) for row in trained), default=sys.maxsize)
+        rows = [row for row in rows if int(row["step"]) < first] + again
+    return rows
+
+
+def curve(run_dir: Path, name: str) -> dict[str, float]:
+    """Logged values by step."""
+    return {row["step"]: float(row[name]) for row in read_curves(run_dir) if row.get(name)}
 
 
 def assert_same(
@@ -49,14 +70,10 @@ def assert_same(
     in_last: bool = True,
     in_settings: bool = True,
 ) -> None:
-    """Assert that two runs are equal bit for bit.
+    """Assert that the runs in two folders are equal bit for bit.
 
-    Args:
-        found: Folder of a run.
-        expected: Folder of another one.
-        in_curves: False: the curves may have been lost.
-        in_last: False: the run may have been killed between writing its two checkpoints.
-        in_settings: False: settings of trainer and data may differ.
+    Except for their curves, which may have been lost; for the last checkpoint, if the run may have
+    been killed between writing its two; or for the settings of trainer and data.
     """
     outcomes = outcome(found), outcome(expected)
     for name in () if in_settings else ("trainer", "data"):
@@ -64,8 +81,30 @@ def assert_same(
             one["metrics"]["config"].pop(name)
     assert outcomes[0] == outcomes[1]
     if in_curves:
-        assert curves(found) == curves(expected)
+        assert curve(found, "dev/accuracy") == curve(expected, "dev/accuracy")
     here, there = weights(found), weights(expected)
     assert here.keys() == there.keys()
     for name in here:
         assert torch.equal(here[name], there[name]) or (not in_last and name.startswith("last."))
+
+
+def assert_alike(found: Path, expected: Path) -> None:
+    """Assert that a run with several ranks equals one with one rank and the same global batch."""
+    metrics, others = (json.loads((d / "metrics.json").read_text()) for d in (found, expected))
+    for part in ("zero_shot", "majority"):
+        assert metrics[part] == others[part]
+    for part in ("dev", "test"):
+        assert metrics[part] == pytest.approx(others[part], abs=1e-5)
+    assert metrics["selection"]["step"] == others["selection"]["step"]
+    for name in metrics["metrics"]:
+        points = curve(found, f"dev/{name}")
+        assert len(points) == len(metrics["dev_history"]) > 1
+        assert points == pytest.approx(curve(expected, f"dev/{name}"), abs=1e-5)
+    losses = curve(found, "train/loss")
+    assert len(losses) > 1
+    assert losses == pytest.approx(curve(expected, "train/loss"), abs=1e-5)
+    weights, same = (
+        torch.load(d / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for d in (found, expected)
+    )
+    torch.testing.assert_close(weights, same, atol=1e-5, rtol=0)

@@ -9,6 +9,18 @@ from pathlib import Path
 from typing import Any
 
 LAYERS = 6
+_BACKBONE = {
+    "name": "roberta-base",
+    "model_type": "roberta",
+    "fingerprint": "0" * 16,
+    "commit": None,
+}
+_ENVIRONMENT = {
+    "python": "3.11.7",
+    "versions": {"lpt": "0.1.0", "torch": "2.13.0"},
+    "git_revision": "ecbbc17f00",
+    "git_dirty": False,
+}
 
 
 def metrics(
@@ -22,18 +34,10 @@ def metrics(
     device: str = "x86_64",
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Content of a run's metrics.json.
+    """Content of a run's metrics.json: accuracies (no test labels: None), seconds, memory in MiB.
 
-    Args:
-        task: Name of the task.
-        dev: Accuracy on dev.
-        test: Accuracy on test; None: it has no labels.
-        seed: Seed of the model and of the data.
-        seconds: Training time.
-        memory: Peak memory in MiB.
-        device: Name of the device.
-        **overrides: Values by key of the record or of its configuration, with __ for the dot:
-            `prompt__layer=3`, `split__origin={}`.
+    `overrides` are values by key of the record or of its configuration, with __ for the dot:
+    `prompt__layer=3`, `split__origin={}`.
     """
     name = "accuracy"
     content: dict[str, Any] = {
@@ -41,12 +45,7 @@ def metrics(
         "run_dir": "runs/made-up",
         "command": [f"task={task}", f"seed={seed}"],
         "config": _config(task, seed),
-        "backbone": {
-            "name": "roberta-base",
-            "model_type": "roberta",
-            "fingerprint": "0" * 16,
-            "commit": None,
-        },
+        "backbone": dict(_BACKBONE),
         "split": {
             "origin": {"test": "official test set"},
             "sizes": {"train": 32, "dev": 32, "test": 872},
@@ -78,21 +77,19 @@ def metrics(
             "peak_memory_mib_before_training": 600.0,
         },
         "cache": {"sets": ["train"], "reason": None},
-        "environment": {
-            "python": "3.11.7",
-            "versions": {"lpt": "0.1.0", "torch": "2.13.0"},
-            "device": device,
-            "git_revision": "ecbbc17f00",
-            "git_dirty": False,
-        },
+        "environment": dict(_ENVIRONMENT, device=device),
     }
     for key, value in overrides.items():
-        *sections, last = key.split("__")
-        at = content if _holds(content, sections, last) else content["config"]
-        for section in sections:
-            at = at[section]
-        at[last] = value
+        _set(content, key.split("__"), value)
     return content
+
+
+def _set(content: dict[str, Any], path: list[str], value: Any) -> None:
+    *sections, last = path
+    at = content if _holds(content, sections, last) else content["config"]
+    for section in sections:
+        at = at[section]
+    at[last] = value
 
 
 def _holds(record: dict[str, Any], sections: list[str], last: str) -> bool:

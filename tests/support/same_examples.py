@@ -13,21 +13,13 @@ from tests.support.source_files import Row
 
 
 class Same(NamedTuple):
-    """One task's rows, as the official files have them and as the hub has them.
+    """One task's rows, as the official files have them and as the hub has them."""
 
-    Attributes:
-        official: Lines of each file; records for JSONL.
-        hub: Rows of each of the hub's splits.
-        types: What the hub's columns are, where that says more than their values.
-        labels: Of train, as indices or numbers.
-        extra: Further sets that both have.
-    """
-
-    official: Mapping[str, str | list[Row]]
-    hub: Mapping[str, list[Row]]
-    types: Mapping[str, Any]
-    labels: list[int] | list[float]
-    extra: tuple[str, ...] = ()
+    official: Mapping[str, str | list[Row]]  # by file; records for JSONL
+    hub: Mapping[str, list[Row]]  # by split
+    types: Mapping[str, Any]  # of the hub's columns, where that says more than their values
+    labels: list[int] | list[float]  # of train, as indices or numbers
+    extra: tuple[str, ...] = ()  # further sets that both have
 
 
 def lines(header: list[str] | None, *rows: list[Any]) -> str:

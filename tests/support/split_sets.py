@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ from lpt.config.task_schema import DataConfig
 from lpt.data.sources import FolderSource, Source
 from lpt.data.splits import Splits, make_splits
 from lpt.data.tasks import Task
-from tests.support.task_tables import task
+from tests.support.task_tables import changed, task
 
 Rows = list[tuple[str, ...]]
-TASK = task("{a} <mask> {b}", labels=("0", "1"))
-NUMBER = dataclasses.replace(TASK, task_type="regression", labels=("0", "5"))
+TASK = task("{a} <mask> {b}", labels=["0", "1"])
+NUMBER = changed(TASK, task_type="regression", labels=["0", "5"])
 
 
 def rows(split: str, count: int, labelled: bool = True) -> Rows:
@@ -45,5 +44,6 @@ def folder(path: Path, separator: str = "\t", **splits: Rows) -> FolderSource:
 
 def split(source: Source, used: Task = TASK, **settings: Any) -> Splits:
     """Split with settings of `DataConfig`, `fixed_test` or `extra`; dev_k is 10."""
-    own = {name: settings.pop(name) for name in ("fixed_test", "extra") if name in settings}
-    return make_splits(source, used, DataConfig(**{"dev_k": 10} | settings), **own)
+    extra, fixed_test = settings.pop("extra", ()), settings.pop("fixed_test", False)
+    data = DataConfig(**{"dev_k": 10} | settings)
+    return make_splits(source, changed(used, fixed_test=fixed_test), data, extra)

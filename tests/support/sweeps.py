@@ -14,9 +14,10 @@ from lpt.config.schema import register
 from lpt.runs.job_record import JOB, JobRecord, JobState
 from lpt.sweep.jobs import run_job
 from lpt.sweep.main import run_sweep
-from lpt.sweep.space import parse_value
-from tests.conftest import CONF
+from lpt.sweep.plan import Composer
+from lpt.sweep.space import parse_value, read_space
 from tests.support import runs
+from tests.support.configs import CONF
 
 TASK = (
     *("task=reviews", "task.labels=['0','1']", "task.template='{text} It was <mask> .'"),
@@ -24,6 +25,11 @@ TASK = (
 )
 Ending = Callable[[dict[str, Any]], int | float]
 """From the overrides of a job to its exit status, or to its dev score if it finishes."""
+
+
+def composer(*arguments: str, search: bool = False) -> Composer:
+    """Composes the jobs of a sweep with these overrides."""
+    return Composer(read_space(arguments, {}, {}, search=search))
 
 
 class FakeSweep:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from lpt.config.task_schema import TaskConfig
 from lpt.data.examples import build_examples
 from lpt.data.tables import Table
 from lpt.data.tasks import Task
@@ -17,12 +19,16 @@ from tests.support.problems import problems_of
 def task(template: str = "{text} <mask> .", **changes: Any) -> Task:
     arguments: dict[str, Any] = {
         "name": "toy",
-        "template": Template.parse(template, "masked"),
-        "labels": ("neg", "pos"),
-        "label_words": ("bad", "good"),
-        "metrics": ("accuracy",),
+        "labels": ["neg", "pos"],
+        "label_words": ["bad", "good"],
+        "id_columns": [],
     }
-    return Task(**arguments | changes)
+    return Task(TaskConfig(**arguments | changes), Template.parse(template, "masked"))
+
+
+def changed(used: Task, **changes: Any) -> Task:
+    """A task with other settings."""
+    return dataclasses.replace(used, config=dataclasses.replace(used.config, **changes))
 
 
 def table(labels: Sequence[str | None], **columns: Sequence[str | None]) -> Table:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from lpt.models.families import FAMILIES
 
@@ -60,8 +67,8 @@ def tiny_model(model_type: str, vocab_size: int = 120, **changes: Any) -> PreTra
         | changes,
     )
     auto = AutoModelForMaskedLM if FAMILIES[model_type].kind == "masked" else AutoModelForCausalLM
-    torch.manual_seed(0)
     model = auto.from_config(config)
+    torch.manual_seed(0)  # how many numbers transformers draws differs by version
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
@@ -69,3 +76,12 @@ def tiny_model(model_type: str, vocab_size: int = 120, **changes: Any) -> PreTra
             elif "norm" not in name.lower() and "ln_" not in name:
                 parameter.normal_(std=0.1)
     return model.eval()
+
+
+def save_tiny(
+    folder: Path, model_type: str, tokenizer: PreTrainedTokenizerFast, **changes: Any
+) -> None:
+    """A checkpoint of a random model, with its tokenizer."""
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    tiny_model(model_type, **ids, **changes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Literal
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
@@ -15,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from lpt.data.templates import Encoded
+from lpt.data.templates import Encoded, Encoder, Template
 
 SENTENCES = (
     "a good film with a great cast and a terrible plot",
@@ -112,6 +113,7 @@ MAKERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "normalized": normalized_special_tokens,
     "causal": causal,
     "start only": lambda: byte_bpe(bos_token="<s>"),
+    "end only": lambda: byte_bpe(eos_token="</s>"),  # as Qwen's
     # As GPT-2's: the end token is also the unknown token, which never occurs.
     "one for all": lambda: byte_bpe(bos_token="</s>", eos_token="</s>", unk_token="</s>"),
 }
@@ -121,6 +123,23 @@ MAKERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
 def tokenizer_named(name: str) -> PreTrainedTokenizerFast:
     """One of `MAKERS`; shared, so not to be changed."""
     return MAKERS[name]()
+
+
+def kind_of(name: str) -> Literal["masked", "causal"]:
+    """The kind of model that has this tokenizer."""
+    return "masked" if tokenizer_named(name).mask_token else "causal"
+
+
+@cache
+def encoder_named(
+    name: str,
+    template: str,
+    label_words: tuple[str, ...] = ("great", "bad"),
+    max_length: int = 500,
+) -> Encoder:
+    """An encoder with one of `MAKERS`."""
+    parsed = Template.parse(template, kind_of(name))
+    return Encoder(tokenizer_named(name), parsed, label_words, max_length)
 
 
 def longest(encoded: Encoded, i: int) -> int:

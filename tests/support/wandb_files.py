@@ -15,11 +15,7 @@ _WHOLE, _LAST = 1, 4
 
 
 class OfflineRun:
-    """The records of one offline run.
-
-    Args:
-        wandb_dir: The folder `wandb`, with a single run in it.
-    """
+    """The records of the single offline run in a folder `wandb`."""
 
     def __init__(self, wandb_dir: Path) -> None:
         wandb.teardown()  # the service may still be writing

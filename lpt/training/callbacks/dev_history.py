@@ -6,15 +6,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
+from lpt.data.tasks import format_label
 from lpt.runs.record import RunProgress
+from lpt.training.module import LatePromptModule
 
 logger = logging.getLogger(__name__)
 
 
 class DevHistory(Callback):
     """Keeps every dev evaluation in `history`, as {"step": optimizer steps, metric: value, ...}.
+
+    Warns once if all dev predictions are the same although the labels differ.
 
     Args:
         run_dir: Folder of the run, whose progress.json is kept up to date.
@@ -25,23 +29,19 @@ class DevHistory(Callback):
         self.history: list[dict[str, float]] = []
         self.run_dir = run_dir
         self.metric = metric
+        self.warned = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write progress.json."""
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         self._write(trainer)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Add a dev evaluation."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        scores = {
-            name.removeprefix("dev/"): round(float(value), 6)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("dev/")
-        }
-        self.history.append({"step": trainer.global_step, **scores})
-        logger.debug("step %d: dev %s", trainer.global_step, scores)
+        self.history.append({"step": trainer.global_step, **pl_module.eval_metrics})
+        logger.debug("step %d: dev %s", trainer.global_step, pl_module.eval_metrics)
         self._write(trainer)
+        self._check_collapse(pl_module)
 
     def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
@@ -49,14 +49,23 @@ class DevHistory(Callback):
             progress = RunProgress(metric=self.metric, steps=steps, dev_history=self.history)
             progress.write(self.run_dir)
 
+    def _check_collapse(self, module: LatePromptModule) -> None:
+        assert module.eval_output is not None
+        predicted, labels = (values.unique() for values in module.eval_output[:2])
+        if len(predicted) == 1 < len(labels) and not self.warned:
+            self.warned = True
+            logger.warning(
+                "All dev predictions are %s: the prompt has not learned to tell the examples "
+                "apart (yet). If this persists, try another optim.lr or more steps.",
+                format_label(predicted.item(), module.evaluator.task.config.labels),
+            )
+
     def best(self) -> dict[str, float]:
         """The evaluation with the highest value of the selecting metric, the earliest of equals."""
         return max(self.history, key=lambda scores: scores[self.metric])
 
     def state_dict(self) -> dict[str, Any]:
-        """For checkpoints."""
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore from a checkpoint."""
         self.history = list(state_dict["history"])

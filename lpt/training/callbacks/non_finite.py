@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from torch import Tensor
 
 from lpt.errors import RunError
 from lpt.training.distributed import gather
-from lpt.training.module import LatePromptModule
-
-
-class _Value(NamedTuple):
-    """A value of a training step that must be finite.
-
-    Attributes:
-        name: What it is.
-        global_value: The same on every rank.
-        local_value: This rank's contribution.
-        row_ids: Row ids of this rank's examples behind it, one tensor per batch.
-    """
-
-    name: str
-    global_value: Tensor
-    local_value: Tensor
-    row_ids: list[Tensor]
 
 
 class NonFiniteGuard(Callback):
@@ -41,45 +24,36 @@ class NonFiniteGuard(Callback):
     """
 
     def __init__(self) -> None:
-        self.pending: list[_Value] = []
+        # Name, value over all ranks, this rank's contribution, and the row ids behind that.
+        self.pending: list[tuple[str, Tensor, Tensor, list[Tensor]]] = []
         self.pending_step = ""  # as reported
         self.step, self.lr = 0, 0.0
-        self.row_ids: list[Tensor] = []  # of the step
+        self.row_ids: list[Tensor] = []  # of each batch of the step
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Note the learning rate, which the scheduler changes before the values are read."""
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
         if trainer.global_step + 1 != self.step:
             self.step, self.row_ids = trainer.global_step + 1, []
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Check the previous batch and keep the values of this one."""
         self._check()
-        assert isinstance(pl_module, LatePromptModule)
         self.row_ids.append(batch.row_ids)
         self.pending_step = f"step {self.step} (learning rate {self.lr:.3g})"
-        loss, norm = outputs["loss"].detach(), pl_module.grad_norm
-        self.pending = [_Value("loss", outputs["mean"], loss, [batch.row_ids])]
+        norm: Tensor | None = pl_module.grad_norm
+        self.pending = [("loss", outputs["mean"], outputs["loss"].detach(), [batch.row_ids])]
         if norm is not None and trainer.precision != "16-mixed":
-            self.pending.append(_Value("gradient norm", norm, norm, self.row_ids))
+            self.pending.append(("gradient norm", norm, norm, self.row_ids))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, *_: Any, **__: Any) -> None:
         """Check the last batch before an evaluation, which saves a checkpoint."""
         self._check()
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Check the last batch before a checkpoint that a signal asked for."""
-        self._check()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the last batch of the training."""
-        self._check()
+    # Before a checkpoint that a signal asked for, and at the end.
+    on_save_checkpoint = on_train_end = on_validation_start
 
     def _check(self) -> None:
         pending, self.pending = self.pending, []

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 
 from lpt.errors import PREEMPTED
-from lpt.runs.run_dir import resume_override
+from lpt.runs.run_dir import CHECKPOINTS, LAST
 
 logger = logging.getLogger(__name__)
 # Windows has no SIGUSR1.
@@ -29,12 +29,10 @@ class Preemption(Callback):
     the training there is nothing to save, and the process exits at once.
 
     Args:
-        last: File of the last checkpoint.
-        run_dir: Folder of the run, for the message.
+        run_dir: Folder of the run.
     """
 
-    def __init__(self, last: Path, run_dir: Path) -> None:
-        self.last = last
+    def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.received: int | None = None
         self.training = False
@@ -43,12 +41,9 @@ class Preemption(Callback):
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Handle the signals within the block, if this is the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
-        self.watching = True
-        self._install_handlers()
+        self.watching = threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in _SIGNALS if self.watching}
+        self.on_validation_start()
         try:
             yield
         finally:
@@ -56,19 +51,23 @@ class Preemption(Callback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on there is a state to save."""
-        self._install_handlers()
-        self.training = True
+    def on_validation_start(self, *_: Any, **__: Any) -> None:
+        """Replace the handlers that Lightning installs at the start of each fit, validate or test.
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See `_install_handlers`."""
-        self._install_handlers()
+        Those broadcast to the other ranks in the middle of whatever they do.
+        """
+        if self.watching:
+            for number in _SIGNALS:
+                signal.signal(number, self._handle)
 
     on_test_start = on_predict_start = on_validation_start
 
+    def on_train_start(self, *_: Any) -> None:
+        self.on_validation_start()
+        self.training = True
+
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and exit between optimizer steps if any rank was signalled.
 
@@ -83,24 +82,14 @@ class Preemption(Callback):
         if trainer.world_size > 1:
             received = trainer.strategy.reduce_boolean_decision(received, all=False)
         if received:
-            trainer.save_checkpoint(self.last)
+            trainer.save_checkpoint(self.run_dir / CHECKPOINTS / LAST)
             logger.info("Saved a checkpoint at step %d.", trainer.global_step)
             self._exit()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on the checkpoints are complete."""
+    def on_train_end(self, *_: Any) -> None:
         self.training = False
         if self.received is not None:
             self._exit()
-
-    def _install_handlers(self) -> None:
-        """Replace the handlers that Lightning installs at the start of each fit, validate or test.
-
-        Those broadcast to the other ranks in the middle of whatever they do.
-        """
-        if self.watching:
-            for number in _SIGNALS:
-                signal.signal(number, self._handle)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.received = number
@@ -109,6 +98,6 @@ class Preemption(Callback):
 
     def _exit(self) -> NoReturn:
         name = signal.Signals(self.received).name if self.received is not None else "a signal"
-        hint = resume_override(self.run_dir)
+        hint = f"resume={self.run_dir}"
         logger.warning("Stopped by %s. Rerun the same command with %s to continue.", name, hint)
         raise SystemExit(PREEMPTED)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from lightning import Callback, Trainer
 
 from lpt.runs.record import Cost
 
@@ -26,99 +25,75 @@ class ThroughputMonitor(Callback):
     def __init__(self) -> None:
         self.run_started = time.perf_counter()
         """Start of this process's run; set it where the run starts before the trainer is built."""
-        self.cache_seconds = 0.0
-        self.train_seconds = 0.0
-        self.examples = 0
-        self.padded_tokens = 0
-        # Soon a tensor: adding on the GPU does not wait for it in each step.
-        self.tokens: Tensor | int = 0
-        self.peak_memory = 0.0
-        self.peak_memory_before_training = 0.0
-        self._previous: dict[str, float] = {}
+        # Over all starts. `tokens` becomes a tensor: adding on a GPU does not wait for it.
+        self.totals: dict[str, Any] = {"starts": 1, "cache_seconds": 0.0, "train_seconds": 0.0}
+        self.totals |= {"examples": 0, "tokens": 0, "padded_tokens": 0}
+        self.totals |= {"peak_memory_mib": 0.0, "peak_memory_mib_before_training": 0.0}
         self._device = torch.device("cpu")
         self._training_since: float | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         self._device = trainer.strategy.root_device
-        self.peak_memory_before_training = peak_memory_mib(self._device)
+        self._note_peak("peak_memory_mib_before_training")
         reset_peak_memory(self._device)
-        self._start_clock()
+        self._training_since = time.perf_counter()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self._stop_clock()
+    def on_validation_start(self, *_: Any, **__: Any) -> None:
+        self._count_training()
+        self._training_since = None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock again, unless this was an evaluation before or after the training."""
+    on_train_end = on_validation_start
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._start_clock()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self._stop_clock()
-        self.peak_memory = peak_memory_mib(self._device)
+            self._training_since = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the examples, and the tokens of this rank."""
-        self.examples += len(batch.labels) * trainer.world_size
-        self.tokens += batch.attention_mask.sum()
-        self.padded_tokens += batch.attention_mask.numel()
+        self.totals["examples"] += len(batch.labels) * trainer.world_size
+        self.totals["tokens"] += batch.attention_mask.sum()
+        self.totals["padded_tokens"] += batch.attention_mask.numel()
 
     def cost(self, steps: int) -> Cost:
         """All costs up to now, for a run of that many optimizer steps."""
-        total = self.state_dict()
-        seconds, padded = total["train_seconds"], total["padded_tokens"]
+        totals = self.state_dict()
+        examples, tokens, padded = (totals.pop(n) for n in ("examples", "tokens", "padded_tokens"))
+        seconds = totals["train_seconds"]
         return Cost(
-            starts=total["starts"],
             steps=steps,
-            train_seconds=seconds,
-            total_seconds=total["total_seconds"],
-            cache_seconds=total["cache_seconds"],
-            examples_per_second=total["examples"] / seconds if seconds else 0.0,
-            padding_share=1.0 - total["tokens"] / padded if padded else 0.0,
-            peak_memory_mib=total["peak_memory"],
-            peak_memory_mib_before_training=total["peak_memory_before_training"],
+            examples_per_second=examples / seconds if seconds else 0.0,
+            padding_share=1.0 - tokens / padded if padded else 0.0,
+            **totals,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Totals over all starts up to now; for checkpoints, too."""
-        now, training, peak = time.perf_counter(), 0.0, self.peak_memory
-        if self._training_since is not None:
-            training, peak = now - self._training_since, peak_memory_mib(self._device)
-        sums = {
-            "starts": 1,
-            "total_seconds": now - self.run_started,
-            "cache_seconds": self.cache_seconds,
-            "train_seconds": self.train_seconds + training,
-            "examples": self.examples,
-            "tokens": int(self.tokens),
-            "padded_tokens": self.padded_tokens,
-        }
-        peaks = {
-            "peak_memory": peak,
-            "peak_memory_before_training": self.peak_memory_before_training,
-        }
-        before = self._previous
-        totals = {name: value + before.get(name, 0) for name, value in sums.items()}
-        return totals | {name: max(peaks[name], before.get(name, 0.0)) for name in peaks}
+        """Totals over all starts up to now."""
+        self._count_training()
+        total_seconds = time.perf_counter() - self.run_started
+        return self.totals | {"tokens": int(self.totals["tokens"]), "total_seconds": total_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the totals of earlier starts."""
-        self._previous = state_dict
+        for name, own in self.totals.items():
+            earlier = state_dict[name]
+            self.totals[name] = max(own, earlier) if "peak" in name else own + earlier
+        self.run_started -= state_dict["total_seconds"]
 
-    def _start_clock(self) -> None:
-        self._training_since = time.perf_counter()
-
-    def _stop_clock(self) -> None:
+    def _count_training(self) -> None:
+        """Add the time since the clock of the training was started or read."""
         if self._training_since is None:
             return
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)  # only here: in each step it would cost speed
-        self.train_seconds += time.perf_counter() - self._training_since
-        self._training_since = None
+        now = time.perf_counter()
+        self.totals["train_seconds"] += now - self._training_since
+        self._training_since = now
+        self._note_peak("peak_memory_mib")
+
+    def _note_peak(self, name: str) -> None:
+        self.totals[name] = max(self.totals[name], peak_memory_mib(self._device))
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -140,5 +115,4 @@ def peak_memory_mib(device: torch.device) -> float:
         return 0.0
     import resource  # not on Windows
 
-    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak_rss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS

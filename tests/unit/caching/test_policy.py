@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +12,10 @@ from lpt.caching.policy import check_cache, reason_not_to_cache, sets_to_skip
 from lpt.caching.store import HiddenCache
 from lpt.errors import ConfigError, Problems
 from lpt.training.plan import prepare
-from tests.conftest import Compose, MakeConfig
-from tests.support.caching import fill_as_run, folders, stored
+from tests.conftest import MakeConfig
+from tests.support.caching import Filling, fill_as_run, folders, stored
+from tests.support.configs import configured
+from tests.support.processes import no_room
 from tests.support.trained import build_data
 
 ALL_SETS = ["dev", "test", "train"]
@@ -30,10 +30,8 @@ ALL_SETS = ["dev", "test", "train"]
         (["prompt=static", "prompt.layer=1"], "prompt.layer=1"),
     ],
 )
-def test_configurations_that_cannot_be_cached(
-    composed: Compose, overrides: list[str], reason: str | None
-) -> None:
-    config, problems = composed("cache=on", "prompt.layer=3", *overrides), Problems()
+def test_configurations_that_cannot_be_cached(overrides: list[str], reason: str | None) -> None:
+    config, problems = configured("cache=on", "prompt.layer=3", *overrides), Problems()
     found = reason_not_to_cache(config, config.prompt.layer)
     assert reason is None if found is None else (reason or "-") in found
     check_cache(config, None, problems)
@@ -41,9 +39,9 @@ def test_configurations_that_cannot_be_cached(
 
 
 @pytest.mark.parametrize("layer", [1, 5, -1])
-def test_layers_to_cache_exist_and_are_above_the_first(composed: Compose, layer: int) -> None:
+def test_layers_to_cache_exist_and_are_above_the_first(layer: int) -> None:
     problems = Problems()
-    check_cache(composed(f"cache.layers=[3,{layer}]"), 4, problems)
+    check_cache(configured(f"cache.layers=[3,{layer}]"), 4, problems)
     [problem] = problems.found
     assert (problem.where, problem.given) == ("cache.layers", str(layer))
     assert "2 to 4" in problem.expected
@@ -72,23 +70,23 @@ def test_skipped_sets_are_used_where_they_are_cached(
     toy: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     little = ("data.batch_size=4", f"cache.dir={tmp_path / 'cache'}")  # 16 of 80 examples
-    usage, split, _ = fill_as_run(toy("masked", *little))
+    usage, filled = fill_as_run(toy("masked", *little))
     assert usage.sets == ["dev", "test"]
     assert usage.reason is not None
     assert "train: training sees 16 of 80 examples (cache.mode=on caches them all)" in usage.reason
     assert usage.reason in caplog.text
-    assert split.lower is not None
+    assert filled.split.lower is not None
     for mode in ("on", "auto"):
-        usage, split, _ = fill_as_run(toy("masked", *little, f"cache={mode}"))
+        usage, filled = fill_as_run(toy("masked", *little, f"cache={mode}"))
         assert (usage.sets, usage.reason) == (ALL_SETS, None)
-        assert split.lower is None
+        assert filled.split.lower is None
 
 
 def test_nothing_is_cached_in_mode_off(toy: MakeConfig, tmp_path: Path) -> None:
-    usage, split, data = fill_as_run(toy("masked", "cache=off", f"cache.dir={tmp_path / 'cache'}"))
+    usage, filled = fill_as_run(toy("masked", "cache=off", f"cache.dir={tmp_path / 'cache'}"))
     assert (usage.sets, usage.reason) == ([], "cache.mode=off")
-    assert split.lower is not None
-    assert all(batch.hidden is None for batch in data.train_dataloader())
+    assert filled.split.lower is not None
+    assert all(batch.hidden is None for batch in filled.data.train_dataloader())
     assert not (tmp_path / "cache").exists()
 
 
@@ -116,7 +114,7 @@ def test_other_layers_are_left_out_first(
 ) -> None:
     folder, budget = tmp_path / "cache", f"cache.max_gb={(one_layer + 100) / 1e9}"
     config = toy("masked", "cache=on", f"cache.dir={folder}", "cache.layers=[2,4]", budget)
-    usage, _, _ = fill_as_run(config)
+    usage, _ = fill_as_run(config)
     assert (usage.sets, usage.reason) == (ALL_SETS, None)
     assert [layer for layer, _ in stored(folder)] == [3, 3, 3]
     for layer in (2, 4):
@@ -126,39 +124,31 @@ def test_other_layers_are_left_out_first(
 
 def test_what_cannot_be_stored_is_not_cached(toy: MakeConfig, tmp_path: Path) -> None:
     folder = f"cache.dir={tmp_path / 'cache'}"
-    usage, _, _ = fill_as_run(toy("masked", folder, "cache.max_gb=1e-6"))
+    usage, _ = fill_as_run(toy("masked", folder, "cache.max_gb=1e-6"))
     assert usage.sets == []
     assert "cache.max_gb" in (usage.reason or "")
     with pytest.raises(ConfigError, match=r"cache\.max_gb"):
         fill_as_run(toy("masked", folder, "cache.max_gb=1e-6", "cache=on"))
     file = tmp_path / "file"
     file.write_text("")
-    usage, split, _ = fill_as_run(toy("masked", f"cache.dir={file / 'cache'}"))
-    assert (usage.sets, split.lower is None) == ([], False)
+    usage, filled = fill_as_run(toy("masked", f"cache.dir={file / 'cache'}"))
+    assert (usage.sets, filled.split.lower is None) == ([], False)
 
 
 @pytest.mark.parametrize("mode", ["auto", "on"])
-def test_a_full_disk_leaves_nothing(
-    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    """The second of the sets finds no room."""
-    allocate, calls = os.posix_fallocate, []
-
-    def full(*arguments: int) -> None:
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        allocate(*arguments)
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    config = toy("masked", f"cache={mode}", f"cache.dir={tmp_path / 'cache'}")
-    if mode == "on":
-        with pytest.raises(ConfigError, match="No space left"):
-            fill_as_run(config)
-    else:
-        usage, _, _ = fill_as_run(config)
-        assert usage.sets == []
-        assert "No space left" in (usage.reason or "")
+def test_a_full_disk_leaves_nothing(toy: MakeConfig, tmp_path: Path, mode: str) -> None:
+    """Only the largest of the sets finds no room."""
+    filling = Filling(toy("masked", f"cache={mode}", f"cache.dir={tmp_path / 'cache'}"))
+    sizes = {name: tokens.num_tokens * 32 * 4 for name, tokens in filling.data.packed.items()}
+    with no_room() as limit:
+        limit(sizes["train"] - 1)
+        if mode == "on":
+            with pytest.raises(ConfigError, match="File too large"):
+                filling.fill()
+        else:
+            usage = filling.fill()
+            assert usage.sets == []
+            assert "File too large" in (usage.reason or "")
     assert not folders(HiddenCache(tmp_path / "cache", 1))
 
 

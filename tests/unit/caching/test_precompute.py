@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+import json
+import multiprocessing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from lpt.models.scoring import LabelScorer
 from lpt.models.split import SplitModel
 from tests.conftest import MakeConfig
 from tests.support.caching import Filling, fill_as_run, folders, other_key, small_trainer, stored
+from tests.support.processes import ended, forked
 from tests.support.tiny import tiny_model
 
 MASKED = Encoded([[5, 6, 7, 8], [5, 9], [5, 6, 7, 8, 9, 10]], mask_index=[2, 1, 4])
@@ -84,64 +86,49 @@ def test_one_pass_fills_several_layers(toy: MakeConfig, tmp_path: Path, model: s
         torch.testing.assert_close(hidden, single[name], atol=1e-6, rtol=1e-5)
 
 
-def count_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Numbers of rows for which the lower stack is run from here on."""
-    rows: list[int] = []
-    forward_lower_layers = SplitModel.forward_lower_layers
-
-    def counted(self: SplitModel, layers: Any, input_ids: Tensor, *text: Any) -> Any:
-        rows.append(len(input_ids))
-        return forward_lower_layers(self, layers, input_ids, *text)
-
-    monkeypatch.setattr(SplitModel, "forward_lower_layers", counted)
-    return rows
-
-
-def test_cached_layers_are_not_computed_again(
-    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_layers_are_not_computed_again(toy: MakeConfig, tmp_path: Path) -> None:
     """Whatever generator, seed, prompt length or learning rate the next run has."""
     folder = f"cache.dir={tmp_path / 'cache'}"
     fill_as_run(toy("masked", folder, "cache.layers=[4]"))
-    rows = count_rows(monkeypatch)
     for changes in (
         ("prompt=mppg", "prompt.length=2", "seed=5", "optim.lr=0.1"),
         ("prompt.layer=4", "cache=on"),
     ):
-        usage, split, data = fill_as_run(toy("masked", folder, *changes))
+        usage, filled = fill_as_run(toy("masked", folder, *changes))
         assert usage.sets == ["dev", "test", "train"]
-        assert split.lower is None
+        assert filled.rows == []
+        assert filled.split.lower is None
+        data = filled.data
         for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
             assert all(batch.hidden is not None for batch in loader)
-    assert not rows
-    fill_as_run(toy("masked", folder, "prompt.layer=2"))
-    assert sum(rows) == 128
+    _, filled = fill_as_run(toy("masked", folder, "prompt.layer=2"))
+    assert sum(filled.rows) == 128
 
 
-@pytest.mark.filterwarnings("ignore:.*across ranks is zero")  # caught, but not per thread
-def test_processes_wait_for_each_other(
-    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_wait_for_each_other(toy: MakeConfig, tmp_path: Path) -> None:
     """Two start at the same time: one computes, the other uses its entries."""
-    rows, usages = count_rows(monkeypatch), []
     config = toy("masked", f"cache.dir={tmp_path / 'cache'}")
-    fillings = [Filling(config), Filling(config)]
-    threads = [threading.Thread(target=lambda f=f: usages.append(f.fill())) for f in fillings]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [usage.sets for usage in usages] == [["dev", "test", "train"]] * 2
+    ready = multiprocessing.get_context("fork").Barrier(2)
+
+    def fill(result: Path) -> None:
+        filling = Filling(config)
+        ready.wait(60)
+        result.write_text(json.dumps([filling.fill().sets, sum(filling.rows)]))
+
+    results = [tmp_path / "first.json", tmp_path / "second.json"]
+    children = [forked(partial(fill, result), tmp_path / "errors.txt") for result in results]
+    assert [ended(child) for child in children] == [0, 0]
+    sets, rows = zip(*(json.loads(result.read_text()) for result in results), strict=True)
+    assert sets == (["dev", "test", "train"],) * 2
     assert sum(rows) == 128
 
 
-def test_an_interrupted_precomputation_leaves_nothing(
-    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_precomputation_leaves_nothing(toy: MakeConfig, tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
         raise RuntimeError("interrupted")
 
-    monkeypatch.setattr(SplitModel, "forward_lower_layers", interrupt)
+    filling = Filling(toy("masked", "cache=on", f"cache.dir={tmp_path / 'cache'}"))
+    filling.embeddings.register_forward_hook(interrupt)
     with pytest.raises(RuntimeError, match="interrupted"):
-        fill_as_run(toy("masked", "cache=on", f"cache.dir={tmp_path / 'cache'}"))
+        filling.fill()
     assert not folders(HiddenCache(tmp_path / "cache", 1))

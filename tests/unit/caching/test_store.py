@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from lpt.caching.store import HiddenCache
 from tests.support.caching import KEY, edit_description, fill, folders, other_key
 
+Damage = Callable[[Path], object]
 CHANGES: dict[str, Any] = {
     "fingerprint": "other", "layer": 4, "tokens": "other", "shape": (6, 4), "dtype": "bfloat16",
     "precision": "bf16-mixed", "attention": "eager", "device": "cuda", "versions": "torch 2",
@@ -46,45 +48,33 @@ def test_round_trip(cache: HiddenCache) -> None:
     assert cache.get(KEY).eq(expected).all()  # type: ignore[union-attr]
 
 
+def describe(**changes: Any) -> Damage:
+    return lambda entry: edit_description(entry, **changes)
+
+
 @pytest.mark.parametrize(
-    ("file", "content", "fault"),
+    ("damage", "fault"),
     [
-        ("hidden.bin", bytes(96), "its checksum is wrong"),
-        ("hidden.bin", bytes(95), "its size is wrong"),
-        ("hidden.bin", None, "its size is wrong"),
-        ("entry.json", None, "cannot be read"),
+        (lambda entry: (entry / "hidden.bin").write_bytes(bytes(96)), "its checksum is wrong"),
+        (lambda entry: (entry / "hidden.bin").write_bytes(bytes(95)), "its size is wrong"),
+        (lambda entry: (entry / "hidden.bin").unlink(), "its size is wrong"),
+        (lambda entry: (entry / "entry.json").unlink(), "cannot be read"),
+        (describe(key=other_key(shape=(6, 4)).model_dump()), "different cache key"),
+        (describe(key=KEY.model_dump() | {"dtype": "load"}), "key.dtype"),
+        (describe(format=2), "format"),
     ],
 )
 def test_damaged_entries_are_rebuilt(
-    *, cache: HiddenCache, caplog: pytest.LogCaptureFixture, file: str, content: bytes, fault: str
+    cache: HiddenCache, caplog: pytest.LogCaptureFixture, damage: Damage, fault: str
 ) -> None:
     fill(cache)
-    folder = cache.folder / KEY.name
-    (folder / file).unlink()
-    if content is not None:
-        (folder / file).write_bytes(content)
+    entry = cache.folder / KEY.name
+    damage(entry)
     assert cache.get(KEY) is None
-    assert f"Rebuilding cached hidden states in {folder}: " in caplog.text
+    assert f"Rebuilding cached hidden states in {entry}: " in caplog.text
     assert fault in caplog.text
     fill(cache, value=2.0)
     assert cache.get(KEY).eq(2.0).all()  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"key": other_key(shape=(6, 4)).model_dump()}, "different cache key"),
-        ({"key": KEY.model_dump() | {"dtype": "load"}}, "key.dtype"),
-        ({"format": 2}, "format"),
-    ],
-)
-def test_entries_with_an_unusable_description_are_rebuilt(
-    cache: HiddenCache, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], message: str
-) -> None:
-    fill(cache)
-    edit_description(cache.folder / KEY.name, **changes)
-    assert cache.get(KEY) is None
-    assert message in caplog.text
 
 
 def test_the_least_recently_used_entry_is_evicted_first(cache: HiddenCache) -> None:

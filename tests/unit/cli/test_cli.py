@@ -11,13 +11,37 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
+from lpt.errors import USAGE_ERROR
 from tests.support.configs import ROOT
 from tests.support.tiny import SIZES
 
 TRAIN = ROOT / "train.py"
-USAGE_ERROR = 2
 Train = Callable[..., tuple[int, str, str]]
+OWN = {
+    "mine.yaml": "defaults: [train, override model: local, override task: mine, _self_]\nseed: 7\n",
+    "task/mine.yaml": "# An own task.\ndefaults: [reviews]\nname: mine\n",
+    "sweep/list.yaml": "fixed: [a]\n",
+    "sweep/typo.yaml": "fixd: {seed: 1}\n",
+    "sweep/broken.yaml": "space: {seed: [1\n",
+}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """`--config-dir` of a folder with own configs."""
+    for name, text in OWN.items():
+        (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "own" / name).write_text(text)
+    return f"--config-dir={tmp_path / 'own'}"
+
+
+@pytest.fixture
+def masked(checkpoints: dict[str, Path]) -> list[str]:
+    """Overrides for the tiny masked model."""
+    length = SIZES["bert"]["max_position_embeddings"]
+    return ["model=local", f"model.path={checkpoints['masked']}", f"data.max_length={length}"]
 
 
 @pytest.fixture
@@ -44,156 +68,77 @@ def train(
     return run
 
 
-def test_faults_of_the_command_line_end_with_status_2(train: Train) -> None:
-    arguments = ["modle=gpt2", "prompt.layr=3", "task=sst", "seed=abc", "task.label_words=[a"]
-    status, out, err = train(*arguments)
+@pytest.mark.parametrize(
+    ("arguments", "problems", "parts"),
+    [
+        (
+            "modle=gpt2 prompt.layr=3 task=sst seed=abc task.label_words=[a",
+            5,
+            ["modle", "prompt.layer", "sst2", "abc", "quote"],
+        ),
+        (
+            "MASKED prompt.layer=1 trainer.max_epochs=2 loss=zzz data.path=no/such/folder",
+            4,
+            ["prompt.layer: 1", "trainer.max_steps", "loss: 'zzz'", "data.path: no/such"],
+        ),
+        ("task=custom model=local", 3, ["model.path=", "task.labels=", "task.label_words="]),
+        ("sweep=layers task=sst2", 1, ["sweep=layers for a single run", "python sweep.py"]),
+        ("-m sweep=list", 1, ["ListConfig"]),
+        ("-m sweep=typo", 1, ["fixd"]),
+        ("-m sweep=broken", 1, ["broken.yaml"]),
+        ("task=mien", 1, ["did you mean mine?"]),
+    ],
+)
+def test_all_faults_are_listed_with_status_2(
+    train: Train, own: str, masked: list[str], arguments: str, problems: int, parts: list[str]
+) -> None:
+    status, out, err = train(own, *arguments.replace("MASKED", " ".join(masked)).split())
     assert (status, out) == (USAGE_ERROR, "")
-    assert err.startswith("Found 5 configuration problems; the run was not started.")
-    for part in ("modle", "prompt.layer", "sst2", "abc", "quote"):
-        assert part in err
-
-
-def test_faults_of_values_end_with_status_2(train: Train, masked: Path) -> None:
-    faults = ["prompt.layer=1", "trainer.max_epochs=2", "loss=zzz", "data.path=no/such/folder"]
-    status, out, err = train(*masked_model(masked), *faults)
-    assert (status, out) == (USAGE_ERROR, "")
-    for key in ("prompt.layer: 1", "trainer.max_steps", "loss: 'zzz'", "data.path: no/such"):
-        assert key in err
-
-
-def test_a_sweep_is_no_single_run(train: Train) -> None:
-    status, out, err = train("sweep=layers", "task=sst2")
-    assert (status, out) == (USAGE_ERROR, "")
-    assert "sweep=layers for a single run" in err
-    assert "python sweep.py" in err
-
-
-OWN = {
-    "mine.yaml": "defaults: [train, override model: local, override task: mine, _self_]\nseed: 7\n",
-    "task/mine.yaml": "# An own task.\ndefaults: [reviews]\nname: mine\n",
-    "sweep/list.yaml": "fixed: [a]\n",
-    "sweep/typo.yaml": "fixd: {seed: 1}\n",
-    "sweep/broken.yaml": "space: {seed: [1\n",
-}
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> str:
-    """`--config-dir` of a folder with own configs."""
-    for name, text in OWN.items():
-        (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "own" / name).write_text(text)
-    return f"--config-dir={tmp_path / 'own'}"
+    count = f"{problems} configuration problem{'s' * (problems > 1)}"
+    assert err.startswith(f"Found {count}; the run was not started. 1.")
+    assert [part for part in parts if part not in err] == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "printed"),
+    ("arguments", "key", "value"),
     [
-        (["--help"], "Powered by Hydra"),
-        (["--info", "defaults"], "prompt/npg"),
-        (["--cfg", "job", "--config-name", "sweep"], "sweep"),
-        (["--cfg", "hydra", "hydra.verbose=true", "+hydra.callbacks.x.y=z"], "verbose: true"),
+        ("--config-name=mine model.path=x --cfg job", "task.name", "mine"),
+        ("--config-name=mine model.path=x --cfg job", "seed", 7),
+        ("--config-name sweep --cfg job", "sweep.report", True),
+        ("--cfg hydra hydra.verbose=true +hydra.callbacks.x.y=z", "hydra.verbose", True),
     ],
 )
-def test_features_of_hydra(tmp_path: Path, arguments: list[str], printed: str) -> None:
-    status, out, err = python(tmp_path, str(TRAIN), *arguments)
+def test_configs_of_the_user_and_of_hydra(
+    train: Train, own: str, arguments: str, key: str, value: object
+) -> None:
+    status, out, err = train(own, *arguments.split())
     assert (status, err) == (0, "")
-    assert printed in out
+    assert OmegaConf.select(OmegaConf.create(out), key) == value
 
 
-def test_tab_completion(tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COMP_LINE", "python train.py task=mi")
-    assert python(tmp_path, str(TRAIN), own, "-sc", "query=bash") == (0, "task=mine", "")
-
-
-def test_own_configs(train: Train, own: str) -> None:
-    status, out, _ = train(own, "--config-name=mine", "model.path=x", "--cfg", "job")
-    assert status == 0
-    assert yaml.safe_load(out)["task"]["name"] == "mine"
-    assert yaml.safe_load(out)["seed"] == 7
-    assert "did you mean mine?" in train(own, "task=mien")[2]
-
-
-@pytest.mark.parametrize("name", ["list", "typo", "broken"])
-def test_own_config_of_a_wrong_structure(train: Train, own: str, name: str) -> None:
-    status, out, err = train(own, "-m", f"sweep={name}")
-    assert (status, out) == (USAGE_ERROR, "")
-    assert err.startswith("Found 1 configuration problem; the run was not started.")
-    assert {"list": "ListConfig", "typo": "fixd", "broken": "broken.yaml"}[name] in err
-
-
-def test_a_sweeper_of_hydra(train: Train, masked: Path) -> None:
+def test_a_sweeper_of_hydra(train: Train, masked: list[str]) -> None:
     basic = ["-m", "hydra/sweeper=basic", "hydra/launcher=basic", "seed=1,2", "dry_run=true"]
-    status, out, err = train(*basic, *masked_model(masked))
+    status, out, err = train(*basic, *masked)
     assert status == 0, err
     assert out.count("All checks passed") == 2
 
 
-def test_a_refused_value_needs_no_torch(tmp_path: Path) -> None:
-    code = (
-        "import runpy, sys\nsys.argv = ['train.py', 'model=local', 'model.path=x', "
-        "'task.labels=[a]']\ntry:\n    runpy.run_path(TRAIN, run_name='__main__')\nfinally:\n"
-        "    sys.stdout.write(str(sorted({'torch', 'transformers', 'pandas'} & {*sys.modules})))"
-    )
-    status, out, err = python(tmp_path, "-c", code.replace("TRAIN", repr(str(TRAIN))))
-    assert (status, out) == (USAGE_ERROR, "[]")
-    assert "task.labels: ['a']" in err
-
-
-def test_missing_values_are_named_together(train: Train) -> None:
-    status, out, err = train("task=custom", "model=local")
-    assert (status, out) == (USAGE_ERROR, "")
-    assert "Found 3 configuration problems" in err
-    assert "model.path=..." in err
-    assert "task.labels=..." in err
-    assert "task.label_words=..." in err
-
-
-def test_finished_run_is_kept(train: Train, tmp_path: Path, masked: Path) -> None:
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    (run_dir / "metrics.json").write_text("{}")
-    status, _, err = train(*masked_model(masked), f"run_dir={run_dir}")
-    assert status == USAGE_ERROR
-    assert "overwrite=true" in err
-    assert [path.name for path in run_dir.iterdir()] == ["metrics.json"]
-
-
 def test_dry_run_prints_the_resolved_config_and_what_it_checked(
-    train: Train, masked: Path, tmp_path: Path
+    train: Train, masked: list[str], tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     template = "{text} " + "It is a long way to the end of this line . " * 2 + "<mask>"
-    given = [*masked_model(masked), f"run_dir={run_dir}", "prompt=static", "dry_run=true"]
+    given = [*masked, f"run_dir={run_dir}", "prompt=static", "dry_run=true"]
     status, out, err = train(*given, f"task.template='{template}'")
     assert (status, err) == (0, "")
     assert not run_dir.exists()
     text, _, summary = out.partition("\n\n")
     config = yaml.safe_load(text)
-    assert config["model"]["path"] == str(masked)
+    assert f"model.path={config['model']['path']}" in masked
     assert config["task"]["template"] == template
     assert config["optim"]["lr"] == config["prompt"]["lr"] == 0.03
     for part in ("All checks passed", "train", "prompt at layer 3", "not started"):
         assert part in summary
-
-
-@pytest.fixture
-def masked(checkpoints: dict[str, Path]) -> Path:
-    return checkpoints["masked"]
-
-
-def masked_model(folder: Path) -> list[str]:
-    length = SIZES["bert"]["max_position_embeddings"]
-    return ["model=local", f"model.path={folder}", f"data.max_length={length}"]
-
-
-# Both in one process, because importing takes most of the time; the dry run does not end it.
-WITHOUT_HUB = """
-import runpy, sys
-for more in (["dry_run=true"], []):
-    sys.argv = ["train.py", "model=roberta-large", "task=sst2", *more]
-    runpy.run_path(TRAIN, run_name="__main__")
-"""
 
 
 def python(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
@@ -213,6 +158,39 @@ def python(tmp_path: Path, *arguments: str) -> tuple[int, str, str]:
     assert list(cwd.iterdir()) == []
     assert "Traceback" not in done.stderr
     return done.returncode, " ".join(done.stdout.split()), " ".join(done.stderr.split())
+
+
+def test_tab_completion(tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMP_LINE", "python train.py task=mi")
+    assert python(tmp_path, str(TRAIN), own, "-sc", "query=bash") == (0, "task=mine", "")
+
+
+@pytest.mark.parametrize("swept", ["--multirun", "seed=1,2", "prompt.layer=all"])
+def test_the_configuration_of_a_sweep_is_not_shown(train: Train, swept: str) -> None:
+    status, out, err = train("--cfg", "job", swept)
+    assert (status, out) == (USAGE_ERROR, "")
+    assert f"--cfg: with {swept.replace('all', 'choice(all)')}" in err
+    assert "dry_run=true" in err
+
+
+def test_a_refused_value_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys\nsys.argv = ['train.py', 'model=local', 'model.path=x', "
+        "'task.labels=[a]']\ntry:\n    runpy.run_path(TRAIN, run_name='__main__')\nfinally:\n"
+        "    sys.stdout.write(str(sorted({'torch', 'transformers', 'pandas'} & {*sys.modules})))"
+    )
+    status, out, err = python(tmp_path, "-c", code.replace("TRAIN", repr(str(TRAIN))))
+    assert (status, out) == (USAGE_ERROR, "[]")
+    assert "task.labels: ['a']" in err
+
+
+# Both in one process, because importing takes most of the time; the dry run does not end it.
+WITHOUT_HUB = """
+import runpy, sys
+for more in (["dry_run=true"], []):
+    sys.argv = ["train.py", "model=roberta-large", "task=sst2", *more]
+    runpy.run_path(TRAIN, run_name="__main__")
+"""
 
 
 def test_without_the_hub(tmp_path: Path) -> None:

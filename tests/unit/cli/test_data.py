@@ -8,16 +8,102 @@ from pathlib import Path
 import pytest
 
 from lpt.cli.data import main
-from lpt.config.compose import compose_grid
+from lpt.errors import USAGE_ERROR
 from lpt.training.plan import prepare
 from tests.conftest import MakeConfig
 from tests.support.configs import CONF
-from tests.support.problems import problem_of
 
 Capture = pytest.CaptureFixture[str]
-
-
 KSHOT = ("data.k=4", "data.dev_k=4")
+
+
+@pytest.fixture
+def root(tmp_path: Path, toy_data: Path) -> Path:
+    """A data.root with the folders of MR and of a regression task."""
+    rows = ["index\tsentence1\tsentence2\tscore"]
+    rows += [f"{i}\tthe film is good\tthe film is bad\t{i % 6}.000" for i in range(24)]
+    for name in ("mr", "STS-B"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+    for file in toy_data.iterdir():
+        (tmp_path / "root" / "mr" / file.name).write_text(file.read_text())
+        (tmp_path / "root" / "STS-B" / file.name).write_text("\n".join(rows) + "\n")
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "message"),
+    [
+        ("check task=nope", USAGE_ERROR, "no such choice"),
+        ("check daat.root=x", USAGE_ERROR, "did you mean data.root"),
+        ("kshot task=mr", 1, "data.path"),
+        ("kshot task=mr data.root=nowhere", 1, "data.root: "),
+        ("kshot task=mr data.root={root} data.sampling=typo", 1, "data.sampling: "),
+        ("kshot task=mr data.root={root} data=full", 1, "data.protocol: "),
+        ("kshot task=mr data.root={root} data.k=1", 1, "data.k: "),
+        ("submission", USAGE_ERROR, "folders of finished runs"),
+        ("submission nowhere", USAGE_ERROR, "metrics.json"),
+    ],
+)
+def test_refused(
+    command: str, status: int, message: str, root: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    assert main([*command.format(root=root).split(), "--out", str(out)]) == status
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def check(root: Path, checkpoints: dict[str, Path], *overrides: str, kind: str = "masked") -> int:
+    """Run `check` on MR's folder; words are tokens of the tiny models."""
+    model = ["model=local", f"model.path={checkpoints[kind]}", "data.max_length=64"]
+    task = ["task=mr", f"data.root={root}", "task.label_words=[bad,good]"]
+    given = {override.partition("=")[0] for override in overrides}
+    defaults = [o for o in (*model, *task) if o.partition("=")[0] not in given]
+    return main(["check", *defaults, *overrides])
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_check_shows_the_model_input(
+    root: Path, checkpoints: dict[str, Path], capsys: Capture, kind: str
+) -> None:
+    assert check(root, checkpoints, "model.name='[/b] :100:'", kind=kind) == 0
+    output = capsys.readouterr().out
+    for part in (
+        "mr · [/b] :100: · ",
+        "accuracy",
+        "label words",
+        "'bad'",
+        "'good'",
+        "truncated",
+        "80",
+    ):
+        assert part in output
+    assert ("<mask>" in output) == (kind == "masked")
+    assert "Ready: 1. With problems: 0." in output
+    check(root, checkpoints, f"data.max_length={9 if kind == 'masked' else 12}", kind=kind)
+    [train] = [line for line in capsys.readouterr().out.splitlines() if " train " in line]
+    assert ("80 (100.0 %)" in train) == (kind == "masked")
+
+
+def test_check_continues_after_a_faulty_task(
+    root: Path, checkpoints: dict[str, Path], capsys: Capture
+) -> None:
+    (root / "mr" / "train.tsv").write_text("2\tthe film\n0\tbad\n")
+    assert check(root, checkpoints, "task=mr,stsb") == 1
+    output = capsys.readouterr().out
+    assert "mr: problems" in output
+    assert "train.tsv:1" in output.replace("\n", "").replace("│", "").replace(" ", "")
+    assert "stsb · " in output
+    assert "Ready: 1. With problems: 1." in output
+
+
+def test_check_of_all_tasks_with_data(
+    root: Path, checkpoints: dict[str, Path], capsys: Capture
+) -> None:
+    assert check(root, checkpoints, "task=all") == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Ready: 2. With problems: 0." in output
+    assert "boolq" in output.partition("Not under")[2]
 
 
 def kshot(root: Path, out: Path, *overrides: str) -> int:
@@ -29,9 +115,7 @@ def test_kshot_writes_split_files_to_verify_runs_against(
 ) -> None:
     out = tmp_path / "splits"
     assert kshot(root, out, "task=mr,stsb", "data.seed=1,2") == 0
-    assert (
-        f"Wrote 4 split files to {out}; use one with data.verify=FILE." in capsys.readouterr().out
-    )
+    assert f"Wrote 4 split files to {out}" in capsys.readouterr().out
     files = sorted(path.name for path in out.iterdir())
     assert files == [f"{t}-total-k4-dev4-seed{s}.json" for t in ("mr", "stsb") for s in (1, 2)]
     written = json.loads((out / files[0]).read_text())
@@ -58,7 +142,7 @@ def test_kshot_does_not_replace_a_different_split(
     assert file.read_text() == before
 
 
-def test_tasks_of_the_user(root: Path, tmp_path: Path) -> None:
+def test_kshot_of_a_task_of_the_user(root: Path, tmp_path: Path) -> None:
     task = tmp_path / "configs" / "task" / "mine.yaml"
     task.parent.mkdir(parents=True)
     task.write_text((CONF / "task" / "mr.yaml").read_text().replace("name: mr", "name: mine"))
@@ -68,48 +152,9 @@ def test_tasks_of_the_user(root: Path, tmp_path: Path) -> None:
     assert [f.name for f in (tmp_path / "splits").iterdir()] == ["mine-total-k4-dev4-seed13.json"]
 
 
-FAULTS = {"data.sampling=typo": "data.sampling", "data=full": "data.protocol", "data.k=1": "data.k"}
-FAULTS["data.root=nowhere"] = "data.root"
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_kshot_refuses_bad_settings(
-    fault: str, root: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    assert kshot(root, tmp_path / "splits", "task=mr", fault) == 1
-    assert f"{FAULTS[fault]}: " in capsys.readouterr().err
-    assert not (tmp_path / "splits").exists()
-
-
 def test_kshot_writes_all_other_splits(root: Path, tmp_path: Path, capsys: Capture) -> None:
     (root / "STS-B" / "train.tsv").write_text("sentence1\tsentence2\tscore\nx\ty\t7\n")
     assert kshot(root, tmp_path / "splits", "task=mr,stsb") == 1
     assert "train.tsv:2" in capsys.readouterr().err
     [written] = (tmp_path / "splits").iterdir()
     assert written.name.startswith("mr-")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["check", "task=nope"], "no such choice"),
-        (["check", "daat.root=x"], "did you mean data.root"),
-        (["kshot", "task=mr"], "data.path"),
-        (["submission"], "folders of finished runs"),
-        (["submission", "nowhere"], "metrics.json"),
-    ],
-)
-def test_invalid_commands(
-    arguments: list[str], message: str, tmp_path: Path, capsys: Capture
-) -> None:
-    assert main([*arguments, "--out", str(tmp_path / "out")]) in (1, 2)
-    output = capsys.readouterr()
-    assert message in output.err + output.out
-
-
-def test_grid_of_configurations() -> None:
-    configs = compose_grid(["task=mr,subj", "data=kshot", "data.k=16", "data.seed=1,2"])
-    assert [(c.task.name, c.data.seed) for c in configs] == [
-        (task, seed) for task in ("mr", "subj") for seed in (1, 2)
-    ]
-    assert problem_of(lambda: compose_grid(["task=nope"])).where == "task=nope"

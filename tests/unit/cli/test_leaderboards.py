@@ -11,8 +11,8 @@ import pytest
 
 from lpt.cli import leaderboards
 from lpt.cli.leaderboards import SUITES, LeaderboardFile, SubmissionFile, make_submission
-from tests.conftest import Compose
 from tests.support import runs
+from tests.support.configs import configured
 from tests.support.problems import problems_of
 
 FILES = {file.name: file for files in SUITES.values() for file in files}
@@ -52,86 +52,68 @@ def submit(folders: Sequence[Path], out: Path) -> dict[str, SubmissionFile]:
     return {file.name: file for file in make_submission(folders, out)[0]}
 
 
-# Task, predictions and further columns by file; then the expected content.
-GLUE: dict[str, tuple[str, list[str]]] = {
-    "CoLA.tsv": ("cola", ["0", "1"]),
-    "STS-B.tsv": ("stsb", ["0.000", "3.217"]),
-    "MNLI-m.tsv": ("mnli", ["neutral", "contradiction"]),
-}
-
-
-@pytest.mark.parametrize("name", GLUE)
-def test_glue_file(tmp_path: Path, name: str) -> None:
-    task, predictions = GLUE[name]
-    run = finished(tmp_path / "run", task, predictions)
-    for out in ("first", "second"):
-        assert submit([run], tmp_path / out)[name].run == run
-    expected = "index\tprediction\n0\t{}\n1\t{}\n".format(*predictions)
-    assert (tmp_path / "first" / "glue" / name).read_text() == expected
-    with zipfile.ZipFile(tmp_path / "first" / "glue.zip") as archive:
-        assert archive.namelist() == [name]
-        assert archive.read(name).decode() == expected
-    zips = [(tmp_path / out / "glue.zip").read_bytes() for out in ("first", "second")]
-    assert zips[0] == zips[1]
-
-
-SUPER_GLUE: dict[str, tuple[str, list[str], Columns, list[object]]] = {
+# By file: task, predictions and further columns of a run, and what is written for them.
+WRITTEN: dict[str, tuple[str, list[str], Columns, list[str]]] = {
+    "CoLA.tsv": ("cola", ["0", "1"], {}, ["index\tprediction", "0\t0", "1\t1"]),
+    "STS-B.tsv": ("stsb", ["0.000", "3.217"], {}, ["index\tprediction", "0\t0.000", "1\t3.217"]),
     "BoolQ.jsonl": (
         "boolq",
         ["true", "false"],
         {"id": ["7", "9"]},
-        [{"idx": 7, "label": "true"}, {"idx": 9, "label": "false"}],
+        ['{"idx": 7, "label": "true"}', '{"idx": 9, "label": "false"}'],
     ),
     "WSC.jsonl": (
         "wsc",
         ["true", "false"],
         {"id": ["0", "1"]},
-        [{"idx": 0, "label": "True"}, {"idx": 1, "label": "False"}],
+        ['{"idx": 0, "label": "True"}', '{"idx": 1, "label": "False"}'],
     ),
     "CB.jsonl": (
         "cb",
         ["neutral", "entailment"],
         {},
-        [{"idx": 0, "label": "neutral"}, {"idx": 1, "label": "entailment"}],
+        ['{"idx": 0, "label": "neutral"}', '{"idx": 1, "label": "entailment"}'],
     ),
     "COPA.jsonl": (
         "copa",
         ["0", "1", "1", "0"],
         {"id": ["4/0", "4/1", "5/0", "5/1"], "group": ["4", "4", "5", "5"], "answer": list("0101")},
-        [{"idx": 4, "label": 1}, {"idx": 5, "label": 0}],
+        ['{"idx": 4, "label": 1}', '{"idx": 5, "label": 0}'],
     ),
     "ReCoRD.jsonl": (
         "record",
         ["0", "0", "1", "1"],
         {"group": ["12", "12", "12", "13"], "answer": ["Ada", "Bern", "Côte d'Or", "Ada"]},
-        [{"idx": 12, "label": "Côte d'Or"}, {"idx": 13, "label": "Ada"}],
+        ['{"idx": 12, "label": "C\\u00f4te d\'Or"}', '{"idx": 13, "label": "Ada"}'],
     ),
     "MultiRC.jsonl": (
         "multirc",
         ["1", "0"],
         {"id": ["26/303/1637", "26/304/1639"], "group": ["26/303", "26/304"]},
         [
-            {
-                "idx": 26,
-                "passage": {
-                    "questions": [
-                        {"idx": 303, "answers": [{"idx": 1637, "label": 1}]},
-                        {"idx": 304, "answers": [{"idx": 1639, "label": 0}]},
-                    ]
-                },
-            }
+            '{"idx": 26, "passage": {"questions": ['
+            '{"idx": 303, "answers": [{"idx": 1637, "label": 1}]}, '
+            '{"idx": 304, "answers": [{"idx": 1639, "label": 0}]}]}}'
         ],
     ),
 }
 
 
-@pytest.mark.parametrize("name", SUPER_GLUE)
-def test_super_glue_file(tmp_path: Path, name: str) -> None:
-    task, predictions, columns, expected = SUPER_GLUE[name]
+@pytest.mark.parametrize("name", WRITTEN)
+def test_content_of_a_file_and_its_zip(tmp_path: Path, name: str) -> None:
+    task, predictions, columns, expected = WRITTEN[name]
     run = finished(tmp_path / "run", task, predictions, columns)
-    assert submit([run], tmp_path / "out")[name].run == run
-    lines = (tmp_path / "out" / "super_glue" / name).read_text().splitlines()
-    assert [json.loads(line) for line in lines] == expected
+    zips = []
+    for out in (tmp_path / "first", tmp_path / "second"):
+        assert submit([run], out)[name].run == run
+        [file], [archive] = out.glob(f"*/{name}"), out.glob("*.zip")
+        assert archive.stem == file.parent.name
+        zips.append(archive.read_bytes())
+    assert zips[0] == zips[1]
+    text = "".join(f"{line}\n" for line in expected)
+    assert file.read_text() == text
+    with zipfile.ZipFile(archive) as content:
+        assert {n: content.read(n).decode() for n in content.namelist()} == {name: text}
 
 
 def test_diagnostics_are_of_the_task_that_they_belong_to(tmp_path: Path) -> None:
@@ -147,22 +129,17 @@ def test_diagnostics_are_of_the_task_that_they_belong_to(tmp_path: Path) -> None
 
 
 def test_one_run_provides_all_files_of_its_task(tmp_path: Path) -> None:
-    """A k-shot run with a better dev score predicted the extra sets as well, but not test."""
-    full, kshot = tmp_path / "full", tmp_path / "kshot"
-    for set_name in ("test", "test_mismatched"):
-        finished(full, "mnli", ["neutral"] * 2, set_name=set_name, dev=0.8)
+    """The best on dev of those that predicted all of the official test set."""
+    folders = []
+    for name, dev in (("good", 0.7), ("best", 0.8), ("poor", 0.6)):
+        folders.append(tmp_path / name)
+        for set_name in ("test", "test_mismatched"):
+            finished(folders[-1], "mnli", ["neutral"] * 2, set_name=set_name, dev=dev)
+    kshot = tmp_path / "kshot"
     finished(kshot, "mnli", ["neutral"] * 2, set_name="test_mismatched", dev=0.9)
     finished(kshot, "mnli", ["neutral"], dev=0.9, origin="official dev set")
-    files = submit([kshot, full], tmp_path / "out")
-    assert {files[name].run for name in ("MNLI-m.tsv", "MNLI-mm.tsv")} == {full}
-
-
-def test_the_best_run_on_the_official_test_set_is_used(tmp_path: Path) -> None:
-    scores = {"a": 0.7, "b": 0.8, "c": 0.6}
-    folders = [finished(tmp_path / n, "sst2", ["0", "1"], dev=dev) for n, dev in scores.items()]
-    other = finished(tmp_path / "d", "sst2", ["1", "1"], dev=0.9, origin="official dev set")
-    files = submit([*folders, other], tmp_path / "out")
-    assert files["SST-2.tsv"].run == tmp_path / "b"
+    files = submit([kshot, *folders], tmp_path / "out")
+    assert {files[name].run for name in ("MNLI-m.tsv", "MNLI-mm.tsv")} == {tmp_path / "best"}
 
 
 def test_rte_is_in_both_suites(tmp_path: Path) -> None:
@@ -173,6 +150,13 @@ def test_rte_is_in_both_suites(tmp_path: Path) -> None:
     files = submit([rte, cola], tmp_path / "out")
     assert {file.suite for file in files.values()} == {"GLUE"}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["glue", "glue.zip"]
+
+
+def test_a_task_without_a_leaderboard(tmp_path: Path) -> None:
+    other, rte = finished(tmp_path / "mr", "mr", ["0"]), finished(tmp_path / "rte", "rte", ["1"])
+    [problem] = problems_of(lambda: make_submission([other], tmp_path / "out"))
+    assert problem.given == "only mr, which have no leaderboard"
+    assert {file.suite for file in submit([other, rte], tmp_path / "out").values()} == set(SUITES)
 
 
 def test_files_of_an_earlier_submission_are_removed(tmp_path: Path) -> None:
@@ -210,8 +194,8 @@ def test_unsuitable_predictions_are_refused(
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_sets_and_labels_are_the_tasks(file: LeaderboardFile, composed: Compose) -> None:
+def test_sets_and_labels_are_the_tasks(file: LeaderboardFile) -> None:
     for name, set_name in file.sources:
-        task = composed(f"task={name}", "data.path=.").task
+        task = configured(f"task={name}", "data.path=.").task
         assert set_name in ("test", *task.extra)
         assert file.labels is None or set(file.labels) == set(task.labels)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lpt.config.command_line import check_overrides, config_groups, expand_all_keyword
-from lpt.errors import ConfigError
 from tests.support.configs import CONF
+from tests.support.problems import problem_of
 
 UNQUOTED = "task.template={text} It was {word} ."
 
@@ -37,15 +37,14 @@ UNQUOTED = "task.template={text} It was {word} ."
         ("logger.wandb=true", "logger.wandb", "WandbConfig"),
         # keys of Hydra without an effect
         ("hydra.run.dir=x", "hydra.run.dir", "use run_dir=FOLDER"),
+        ("hydra.sweep.dir=x", "hydra.sweep.dir", "use sweep.dir=FOLDER"),
         # not key=value, or badly quoted
         ("prompt.layer", "prompt.layer", "key=value"),
         (UNQUOTED, UNQUOTED, "quote"),
     ],
 )
 def test_refused(override: str, where: str, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_overrides([override], CONF)
-    [problem] = caught.value.problems
+    problem = problem_of(lambda: check_overrides([override], CONF))
     assert problem.where == where
     assert message in str(problem)
 
@@ -69,34 +68,18 @@ def test_accepted(override: str) -> None:
     check_overrides([override], CONF)
 
 
-def test_all_problems_in_one_message() -> None:
-    overrides = [
-        *("modle=x", "prompt.layr=3", "model=nope", "seed=abc", "task.label_words=[a", "seed=2")
-    ]
-    with pytest.raises(ConfigError) as caught:
-        check_overrides(overrides, CONF)
-    expected = ["modle", "prompt.layr", "model=nope", "seed", "task.label_words=[a"]
-    assert [problem.where for problem in caught.value.problems] == expected
-
-
 def test_groups_and_choices_of_another_folder_are_known(tmp_path: Path) -> None:
     for name in ("task/mine.yaml", "task/nested/other.yaml", "corpus/small.yaml", "hydra/x/y.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    overrides = [
-        "task=mine",
-        "task=nested/other",
-        "task/nested=other",
-        "+corpus=small",
-        "task=sst2",
-    ]
-    check_overrides(overrides, CONF, tmp_path)
+    known = ("task=mine", "task=nested/other", "task/nested=other", "+corpus=small", "task=sst2")
+    check_overrides(known, CONF, tmp_path)
     groups = config_groups(CONF, tmp_path)
     assert groups["corpus"] == ["small"]
     assert {"mine", "nested/other", "sst2"} < set(groups["task"])
     assert not any(name.startswith("hydra") for name in groups)
-    with pytest.raises(ConfigError, match="did you mean mine"):
-        check_overrides(["task=mien"], CONF, tmp_path)
+    problem = problem_of(lambda: check_overrides(["task=mien"], CONF, tmp_path))
+    assert "did you mean mine" in problem.hint
 
 
 def test_all_layers_are_a_sweep_for_hydra() -> None:

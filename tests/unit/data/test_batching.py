@@ -14,13 +14,12 @@ from hypothesis import strategies as st
 
 from lpt.data.batching import Collator, TrainBatchSampler, eval_batches
 from lpt.data.packing import PackedTokens
-from lpt.data.templates import Encoded, Encoder, Template
+from lpt.data.templates import Encoded
 from lpt.models.inputs import IGNORE_INDEX, Batch
-from tests.support.tokenizers import causal, wordpiece
+from tests.support.tokenizers import encoder_named, tokenizer_named
 
 Shape = tuple[int, int, int, list[int] | None]  # examples, batch size, ranks, lengths
 LENGTHS = [5 + 37 * i % 50 for i in range(200)]
-by_length = pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["plain", "by length"])
 
 
 def flat(batches: Iterable[Iterable[int]]) -> list[int]:
@@ -94,7 +93,7 @@ def test_ranks_share_each_global_batch(shape: Shape) -> None:
     assert [{*flat(step)} for step in steps(samplers(shape))] == [{*batch} for batch in one]
 
 
-@by_length
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_order_is_seeded_and_new_in_each_pass(lengths: list[int] | None) -> None:
     def batches(seed: int) -> list[list[int]]:
         return list(TrainBatchSampler(200, 8, seed, lengths=lengths, num_batches=50))
@@ -131,23 +130,22 @@ def test_evaluation_visits_each_example(lengths: list[int], batch_size: int, ran
         assert [lengths[i] for i in batch] == sorted(lengths[i] for i in batch)
 
 
-TEMPLATES = {"masked": "{text} It was <mask> .", "causal": "{text} It was {word} ."}
-WORDS = ["great", "bad", "terrible"]
 WORD_IDS = [11, 12, 13]
 TEXTS = ["a good film", "", "the food was great and the room was bad", "no", "people", "x y z"]
 LABELS = [2, 0, 1, 1, 0, 2]
 ROW_IDS = [40, 7, 13, 2, 99, 0]
 PAD = 0
-EXAMPLES = [[0, 1, 2, 3, 4, 5], [2, 0], [1], [5, 3, 5]]
+some_examples = pytest.mark.parametrize(
+    "examples", [[0, 1, 2, 3, 4, 5], [2, 0], [1], [5, 3, 5]], ids=str
+)
 
 
-def encoder(kind: str, template: str | None = None) -> Encoder:
-    tokenizer = wordpiece() if kind == "masked" else causal()
-    parsed = Template.parse(template or TEMPLATES[kind], "masked" if kind == "masked" else "causal")
-    return Encoder(tokenizer, parsed, WORDS, 64)
+def encode(template: str) -> Encoded:
+    tokenizer = "wordpiece" if "<mask>" in template else "causal"
+    return encoder_named(tokenizer, template, ("great", "bad", "terrible")).encode({"text": TEXTS})
 
 
-def collate(encoded: Encoded, examples: list[int], score_all: bool = True) -> Batch:
+def collate(encoded: Encoded, examples: list[int], score_all: bool) -> Batch:
     packed = PackedTokens([encoded], PAD)
     batch = Collator(packed, LABELS, ROW_IDS, WORD_IDS, score_all=score_all)(examples)
     tensors = [*batch, *(batch.branches or ())]
@@ -162,46 +160,42 @@ def real_tokens(batch: Batch) -> list[list[int]]:
     return [ids[:n].tolist() for ids, n in zip(batch.input_ids, lengths, strict=True)]
 
 
-@pytest.mark.parametrize("examples", EXAMPLES)
-@pytest.mark.parametrize("score_all", [True, False])
-def test_masked_batch(examples: list[int], score_all: bool) -> None:
-    used = encoder("masked")
-    encoded = used.encode({"text": TEXTS})
-    batch = collate(encoded, examples, score_all)
+@some_examples
+def test_masked_batch(examples: list[int]) -> None:
+    encoded = encode("{text} It was <mask> .")
+    batch = collate(encoded, examples, score_all=True)
     rows = real_tokens(batch)
     assert rows == [encoded.context[i] for i in examples]
     assert batch.logit_rows.tolist() == list(range(len(examples)))
     at_mask = batch.input_ids[batch.logit_rows, batch.logit_positions]
-    assert set(at_mask.tolist()) == {used.tokenizer.mask_token_id}
+    assert set(at_mask.tolist()) == {tokenizer_named("wordpiece").mask_token_id}
     assert batch.targets.tolist() == [WORD_IDS[LABELS[i]] for i in examples]
     assert batch.summary_index.tolist() == [0] * len(examples)
     assert batch.pool_length.tolist() == list(map(len, rows))
 
 
-@pytest.mark.parametrize("kind", ["masked", "causal"])
-def test_unknown_labels_and_numbers_are_no_targets(kind: str) -> None:
+def test_unknown_labels_and_numbers_are_no_targets() -> None:
     """Of a masked model; a causal one scores every label part anyway."""
-    packed = PackedTokens([encoder(kind).encode({"text": TEXTS[:3]})], PAD)
 
-    def batch(labels: list[Any]) -> Batch:
-        return Collator(packed, labels, [3, 4, 5], WORD_IDS, score_all=True)([2, 0, 1])
+    def batch(template: str, labels: list[Any]) -> Batch:
+        packed = PackedTokens([encode(template)], PAD)
+        return Collator(packed, labels, ROW_IDS, WORD_IDS, score_all=True)([2, 0, 1])
 
-    unknown, numbers = batch([-1, 1, -1]), batch([4.75, -1, 1.2])
-    assert unknown.labels.tolist() == [-1, -1, 1]
-    assert torch.equal(numbers.labels, torch.tensor([1.2, 4.75, -1]))
-    if kind == "masked":
-        assert unknown.targets.tolist() == [IGNORE_INDEX, IGNORE_INDEX, 12]
-        assert numbers.targets.tolist() == [IGNORE_INDEX] * 3
-    else:
-        assert torch.equal(numbers.targets, unknown.targets)
-        assert set(unknown.sequences.tolist()) == set(range(3 * len(WORDS)))
+    unknown, numbers = [-1, 1, -1, 0, 0, 0], [4.75, -1, 1.2, 0, 0, 0]
+    masked, causal = "{text} <mask>", "{text} {word}"
+    assert batch(masked, unknown).labels.tolist() == [-1, -1, 1]
+    assert batch(masked, unknown).targets.tolist() == [IGNORE_INDEX, IGNORE_INDEX, WORD_IDS[1]]
+    assert torch.equal(batch(masked, numbers).labels, torch.tensor([1.2, 4.75, -1]))
+    assert batch(masked, numbers).targets.tolist() == [IGNORE_INDEX] * 3
+    for labels in (unknown, numbers):
+        assert set(batch(causal, labels).sequences.tolist()) == set(range(9))
 
 
-@pytest.mark.parametrize("examples", EXAMPLES)
+@some_examples
 @pytest.mark.parametrize("score_all", [True, False])
-@pytest.mark.parametrize("template", [TEMPLATES["causal"], "{word} : {text}"])
+@pytest.mark.parametrize("template", ["{text} It was {word} .", "{word} : {text}"])
 def test_causal_batch(examples: list[int], score_all: bool, template: str) -> None:
-    encoded = encoder("causal", template).encode({"text": TEXTS})
+    encoded = encode(template)
     batch = collate(encoded, examples, score_all)
     assert (batch.branches is None) != score_all
     rows = real_tokens(batch)

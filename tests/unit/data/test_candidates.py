@@ -8,7 +8,7 @@ import pytest
 
 from lpt.config.task_schema import ROW_EXPANSIONS as NAMES
 from lpt.data.candidates import ROW_EXPANSIONS, expand_rows
-from tests.support.problems import problem_of, problems_of
+from tests.support.problems import problems_of
 from tests.support.task_tables import jsonl
 
 Row = dict[str, Any]
@@ -38,25 +38,27 @@ COPA = {
 }
 
 
-@pytest.mark.parametrize(("question", "link"), [("cause", "because"), ("effect", "so")])
-def test_copa(question: str, link: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "link", "labels"),
+    [
+        ({"question": "cause"}, "because", ["1", "0"]),
+        ({"label": 1}, "so", ["0", "1"]),
+        ({"label": -1}, "so", [None, None]),
+    ],
+)
+def test_copa(change: Row, link: str, labels: list[str | None]) -> None:
     shared = {"premise": "The cup fell", "link": link, "group": "7"}
-    assert expanded("copa", COPA | {"question": question}) == [
-        {**shared, "choice": "it broke", "label": "1", "id": "7/0", "answer": "0"},
-        {**shared, "choice": "the cat pushed it", "label": "0", "id": "7/1", "answer": "1"},
+    assert expanded("copa", COPA | change) == [
+        {**shared, "choice": "it broke", "label": labels[0], "id": "7/0", "answer": "0"},
+        {**shared, "choice": "the cat pushed it", "label": labels[1], "id": "7/1", "answer": "1"},
     ]
-
-
-@pytest.mark.parametrize(("label", "labels"), [(1, ["0", "1"]), (-1, [None] * 2)])
-def test_copa_labels(label: int, labels: list[str | None]) -> None:
-    assert [row["label"] for row in expanded("copa", COPA | {"label": label})] == labels
 
 
 def test_copa_without_label_or_number() -> None:
     rows = expanded("copa", *[without(COPA, "label", "idx")] * 2)
-    assert [row["label"] for row in rows] == [None] * 4
-    assert [row["id"] for row in rows] == ["0/0", "0/1", "1/0", "1/1"]
-    assert [row["group"] for row in rows] == ["0", "0", "1", "1"]
+    assert [(row["label"], row["id"], row["group"]) for row in rows] == [
+        (None, f"{row}/{choice}", f"{row}") for row in range(2) for choice in range(2)
+    ]
 
 
 def question(idx: int, text: str, *answers: tuple[int, Any, int | None]) -> Row:
@@ -75,6 +77,7 @@ MULTIRC = {
         "questions": [
             question(8, "Who ran?", (20, "Ann", 1), (21, "Bob", 0)),
             question(9, "Who slept?", (22, "Bob", 1)),
+            question(10, "Who?", (23, "Ann", None), (24, "Bob", -1)),
         ],
     },
 }
@@ -83,26 +86,14 @@ MULTIRC = {
 def test_multirc() -> None:
     text = {"paragraph": "Ann ran. Bob slept."}
     ran, slept = text | {"question": "Who ran?"}, text | {"question": "Who slept?"}
+    who = text | {"question": "Who?", "label": None, "group": "4/10"}
     assert expanded("multirc", MULTIRC) == [
         {**ran, "answer": "Ann", "label": "1", "id": "4/8/20", "group": "4/8"},
         {**ran, "answer": "Bob", "label": "0", "id": "4/8/21", "group": "4/8"},
         {**slept, "answer": "Bob", "label": "1", "id": "4/9/22", "group": "4/9"},
+        {**who, "answer": "Ann", "id": "4/10/23"},
+        {**who, "answer": "Bob", "id": "4/10/24"},
     ]
-
-
-@pytest.mark.parametrize(
-    ("marked", "plain"),
-    [
-        ("<b>Sent 12: </b>A b.<br><b>Sent 13: </b>C.", "A b. C."),
-        ("One.<br/>Two.<br />Three.", "One. Two. Three."),
-        ("  a\n b\t c ", "a b c"),
-        ("1 < 2 and Sent 3: stays", "1 < 2 and Sent 3: stays"),
-    ],
-)
-def test_multirc_markup(marked: str, plain: str) -> None:
-    passage = {"text": marked, "questions": [question(0, "?", (0, "a", None), (1, "b", -1))]}
-    rows = expanded("multirc", {"idx": 0, "passage": passage})
-    assert [(row["paragraph"], row["label"]) for row in rows] == [(plain, None)] * 2
 
 
 #       0123456789012345678901234567890123
@@ -142,34 +133,40 @@ def test_record_queries() -> None:
     assert rows[0]["statement"] == "Ann and Ann"
 
 
+def passage_of(name: str, text: str) -> Row:
+    if name == "record":
+        return record("x", text=text)
+    return {"idx": 0, "passage": {"text": text, "questions": [question(0, "?", (0, "a", None))]}}
+
+
 @pytest.mark.parametrize(
-    ("marked", "plain"),
+    ("name", "marked", "plain"),
     [
-        ("End.\n@highlight\nA point\n@highlight\nAnother", "End. A point. Another"),
-        ('He said "no"\n@highlight\n\nA point?\n@highlight\nB', 'He said "no" A point? B'),
-        ("No mark  at\nall", "No mark at all"),
+        ("multirc", "<b>Sent 12: </b>A b.<br><b>Sent 13: </b>C.", "A b. C."),
+        ("multirc", "One.<br/>Two.<br />Three.", "One. Two. Three."),
+        ("multirc", "  a\n b\t c ", "a b c"),
+        ("multirc", "1 < 2 and Sent 3: stays", "1 < 2 and Sent 3: stays"),
+        ("record", "End.\n@highlight\nA point\n@highlight\nAnother", "End. A point. Another"),
+        ("record", 'It "was"\n@highlight\n\nA point?\n@highlight\nB', 'It "was" A point? B'),
+        ("record", "No mark  at\nall", "No mark at all"),
     ],
 )
-def test_record_highlights(marked: str, plain: str) -> None:
+def test_markup_is_removed(name: str, marked: str, plain: str) -> None:
     prefix = "x" * 50  # long enough for the spans
-    rows = expanded("record", record("x", text=f"{prefix} {marked}"))
-    assert {row["passage"] for row in rows} == {f"{prefix} {plain}"}
+    rows = expanded(name, passage_of(name, f"{prefix} {marked}"))
+    column = "passage" if name == "record" else "paragraph"
+    assert {row[column] for row in rows} == {f"{prefix} {plain}"}
 
 
-def wsc(text: str, at: int, pronoun: str = "he", **more: Any) -> Row:
+def wsc(text: str, at: int, pronoun: str = "he") -> Row:
     target = {"span1_index": 0, "span1_text": "Bob", "span2_index": at, "span2_text": pronoun}
-    return {"text": text, "target": target, "idx": 3, "label": True} | more
-
-
-def test_wsc() -> None:
-    row = wsc("Bob ran when he saw it.", 3)
-    expected = {"text": "Bob ran when *he* saw it.", "span": "Bob", "pronoun": "he", "id": "3"}
-    assert expanded("wsc", row) == [expected | {"label": "true"}]
+    return {"text": text, "target": target, "idx": 3, "label": True}
 
 
 @pytest.mark.parametrize(
     ("text", "at", "pronoun", "marked"),
     [
+        ("Bob ran when he saw it.", 3, "he", "Bob ran when *he* saw it."),
         ("Bob ran when he saw it.", 2, "he", "Bob ran when *he* saw it."),
         ("Bob ran when he saw it.", 4, "he", "Bob ran when *he* saw it."),
         ("Bob ran, he fell, he rose.", 2, "he", "Bob ran, *he* fell, he rose."),
@@ -181,14 +178,15 @@ def test_wsc() -> None:
         ("Then he left  the\tshed", 1, "he", "Then *he* left the shed"),
     ],
 )
-def test_wsc_marks_the_right_word(text: str, at: int, pronoun: str, marked: str) -> None:
-    [row] = expanded("wsc", wsc(text, at, pronoun))
-    assert (row["text"], row["pronoun"]) == (marked, pronoun)
+def test_wsc(text: str, at: int, pronoun: str, marked: str) -> None:
+    expected = {"text": marked, "span": "Bob", "pronoun": pronoun, "id": "3", "label": "true"}
+    assert expanded("wsc", wsc(text, at, pronoun)) == [expected]
 
 
 NUMBERS = {"text": "A", "questions": [question(0, "?", (3, 2, 1))]}
 BAD: dict[str, tuple[str, Row, str]] = {
     "copa question": ("copa", COPA | {"question": "why"}, "'why', none of cause, effect"),
+    "copa empty": ("copa", COPA | {"question": None}, "no value for 'question'"),
     "copa column": ("copa", without(COPA, "choice2"), "no 'choice2'"),
     "multirc empty": ("multirc", {"passage": {"text": "A.", "questions": []}}, "no questions"),
     "multirc number": ("multirc", {"passage": NUMBERS}, "answer 2 is no text"),
@@ -200,14 +198,8 @@ BAD: dict[str, tuple[str, Row, str]] = {
 
 @pytest.mark.parametrize(("name", "row", "given"), BAD.values(), ids=BAD)
 def test_bad_rows_are_named(name: str, row: Row, given: str) -> None:
-    problem = problem_of(lambda: expand_rows(jsonl(row), name))
-    assert problem.where == "train.jsonl:1"
-    assert given in problem.given
-    assert problem.expected == f"a row of {name} as in official files"
-
-
-def test_all_bad_rows_are_reported() -> None:
-    problems = problems_of(lambda: expand_rows(jsonl(COPA, {}, COPA, {}), "copa"))
-    assert [(p.where, p.given) for p in problems] == [
-        (f"train.jsonl:{line}", "no value for 'question'") for line in (2, 4)
-    ]
+    problems = problems_of(lambda: expand_rows(jsonl(row, row), name))
+    assert [problem.where for problem in problems] == ["train.jsonl:1", "train.jsonl:2"]
+    for problem in problems:
+        assert given in problem.given
+        assert problem.expected == f"a row of {name} as in official files"

@@ -3,57 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.trainer.states import RunningStage
 
-from lpt.data.datamodule import TaskDataModule
-from lpt.data.examples import Examples
-from lpt.data.splits import Splits
-from lpt.models.inputs import Batch
 from lpt.training.plan import prepare
 from tests.conftest import MakeConfig
 from tests.support.caching import small_trainer
 from tests.support.trained import build_data
-from tests.unit.data.test_batching import LABELS, ROW_IDS, TEXTS, WORD_IDS, encoder
-
-FIRST_WORDS = {"train": "good", "dev": "bad", "test": "great", "more": "terrible"}
 
 
-@pytest.mark.parametrize("kind", ["masked", "causal"])
-@pytest.mark.parametrize("score_all_labels", [True, False])
-def test_loaders(kind: str, score_all_labels: bool) -> None:
-    parts = {
-        name: Examples({"text": [f"{word} {text}" for text in TEXTS]}, LABELS, ROW_IDS)
-        for name, word in FIRST_WORDS.items()
-    }
-    extra = {"more": parts["more"]}
-    data = TaskDataModule(
-        Splits(parts["train"], parts["dev"], parts["test"], origin={}, extra=extra),
-        encoder(kind),
-        word_ids=WORD_IDS,
-        batch_size=4,
-        eval_batch_size=5,
-        seed=13,
-        train_batches=5,
-        score_all_labels=score_all_labels,
-    )
+@pytest.mark.parametrize("model", ["masked", "causal"])
+@pytest.mark.parametrize("loss", ["vocabulary", "label_words"])
+def test_loaders(toy: MakeConfig, toy_data: Path, model: str, loss: str) -> None:
+    extra = f"+task.extra={{more:{{file:{toy_data / 'dev.tsv'}}}}}"
+    config = toy(model, f"loss={loss}", extra, "data.eval_batch_size=5", "trainer.max_steps=12")
+    plan = prepare(config)
+    data = build_data(config, plan)
     loaders = {"train": data.train_dataloader()}
     loaders |= {"dev": data.val_dataloader(), "test": data.test_dataloader()}
     data.test_set = "more"
     loaders["more"] = data.test_dataloader()
+    assert [len(loader) for loader in loaders.values()] == [12, 5, 5, 5]
     for name, loader in loaders.items():
-        batches: list[Batch] = list(loader)
-        assert len(batches) == len(loader) == (5 if name == "train" else 2)
-        seen = Counter(row for batch in batches for row in batch.row_ids.tolist())
-        assert set(seen) == set(ROW_IDS)
-        assert set(seen.values()) == ({2, 3} if name == "train" else {1})  # 2 batches per pass
-        every_label = kind == "causal" and (name != "train" or score_all_labels)
-        for batch in batches:
+        texts = plan.splits.sets[name].columns["text"]
+        seen: Counter[int] = Counter()
+        for batch in loader:
+            every_label = model == "causal" and (name != "train" or loss == "label_words")
             assert (batch.branches is not None) == every_label
-            texts = encoder(kind).tokenizer.batch_decode(batch.input_ids, skip_special_tokens=True)
-            assert all(text.strip().startswith(FIRST_WORDS[name]) for text in texts)
+            rows = batch.row_ids.tolist()
+            seen.update(rows)
+            decoded = plan.encoder.tokenizer.batch_decode(batch.input_ids, skip_special_tokens=True)
+            for text, row in zip(decoded, rows, strict=True):
+                assert text.strip().startswith(texts[row])
+        assert set(seen) == set(range(len(texts)))
+        assert set(seen.values()) == ({2, 3} if name == "train" else {1})  # 5 batches per pass
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
@@ -69,11 +55,11 @@ def test_hidden_states_on_another_device_are_gathered_there(toy: MakeConfig, mod
         (RunningStage.TESTING, "test", data.test_dataloader),
     ):
         trainer.state.stage = stage
-        data.set_hidden_states(states)
+        data.hidden = states
         on_cpu = list(make_loader())
-        data.set_hidden_states({name: hidden.to("meta") for name, hidden in states.items()})
+        data.hidden = {name: hidden.to("meta") for name, hidden in states.items()}
         on_device = list(make_loader())
-        data.set_hidden_states(states)  # stands for the device
+        data.hidden = states  # stands for the device
         for batch, expected in zip(on_device, on_cpu, strict=True):
             assert batch.hidden is None
             assert batch.hidden_index.shape == batch.input_ids.shape

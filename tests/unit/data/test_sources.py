@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,7 @@ from datasets import Dataset, DatasetDict
 from lpt.data.sources import (
     FolderSource,
     HubSource,
-    SavedSource,
     build_source,
-    find_folders,
     find_source,
 )
 from lpt.errors import HubError
@@ -32,28 +31,6 @@ from tests.support.source_files import (
 SPLITS = ("train", "dev", "test")
 
 
-# Folders
-
-
-@pytest.mark.parametrize(
-    ("stem", "suffix"),
-    [
-        ("dev", ".tsv"),
-        ("validation", ".csv"),
-        ("valid", ".jsonl"),
-        ("val", ".parquet"),
-        ("train", ".jsonl"),
-        ("test", ".csv"),
-    ],
-)
-def test_usual_file_names(tmp_path: Path, stem: str, suffix: str) -> None:
-    write_texts(tmp_path / f"{stem}{suffix}", "x")
-    folder = FolderSource(tmp_path, {})
-    split = stem if stem in SPLITS else "dev"
-    assert [name for name in SPLITS if folder.has(name)] == [split]
-    assert columns_of(folder.read(split)) == {"text": ["x"]}
-
-
 def test_named_file_header_and_short_rows(tmp_path: Path) -> None:
     write_texts(tmp_path / "train.tsv", "wrong")
     write(tmp_path / "mine.tsv", "1\tright\n0\n")
@@ -64,24 +41,13 @@ def test_named_file_header_and_short_rows(tmp_path: Path) -> None:
     assert problem_of(lambda: strict.read("train")).where == f"{tmp_path / 'mine.tsv'}:2"
 
 
-BEST_FIRST: dict[str | None, list[str]] = {  # by the name in the task: what may hold the dev set
-    None: [
-        "dev.tsv",
-        "dev.jsonl",
-        "validation.csv",
-        "val.parquet",
-        "validation_matched.parquet",
-        "dev-00000-of-00001.parquet",
-        "validation_matched-00000-of-00001.parquet",
-    ],
-    "dev_matched": [
-        "dev_matched.tsv",
-        "dev_matched.parquet",
-        "dev.tsv",
-        "validation_matched.csv",
-        "validation_matched-00000-of-00001.parquet",
-    ],
-    "sub/dev.jsonl": ["sub/dev.jsonl"],
+SHARD = "-00000-of-00001.parquet"
+BEST_FIRST = {  # by the name in the task: what may hold the dev set
+    None: "dev.tsv dev.jsonl validation.csv valid.jsonl val.parquet validation_matched.parquet "
+    f"dev{SHARD} validation_matched{SHARD}",
+    "dev_matched": "dev_matched.tsv dev_matched.parquet dev.tsv validation_matched.csv "
+    f"validation_matched{SHARD}",
+    "sub/dev.jsonl": "sub/dev.jsonl",
 }
 
 
@@ -91,7 +57,7 @@ def test_priority_of_file_names(tmp_path: Path, named: str | None) -> None:
     if named is not None and named.endswith(".jsonl"):
         write_texts(tmp_path / "dev.tsv")
     assert not folder.has("dev")
-    for name in reversed(BEST_FIRST[named]):
+    for name in reversed(BEST_FIRST[named].split()):
         write_texts(tmp_path / name)
         assert columns_of(folder.read("dev"))["text"] == [name.rpartition("/")[2]]
 
@@ -103,16 +69,6 @@ def test_extra_sets_have_the_hubs_names(tmp_path: Path) -> None:
     folder = FolderSource(tmp_path, {}, hub_splits=HUB_SPLITS)
     found = {split: folder.has(split) for split in ("mm", "test", "ax", "zzz")}
     assert found == {"mm": True, "test": True, "ax": False, "zzz": False}
-
-
-@pytest.mark.parametrize("file", ["diagnostic/diagnostic.csv", "ax/test-00000-of-00001.parquet"])
-def test_a_file_of_another_folder(tmp_path: Path, file: str) -> None:
-    files = {"ax": "../diagnostic/diagnostic"}
-    folder = FolderSource(tmp_path / "MNLI", files, hub_splits=HUB_SPLITS)
-    write_texts(folder.path / "test.tsv")
-    assert not folder.has("ax")
-    write_texts(tmp_path / file)
-    assert columns_of(folder.read("ax"))["text"] == [file.rpartition("/")[2]]
 
 
 @pytest.mark.parametrize("stem", ["train", "data_train"])
@@ -142,40 +98,22 @@ def test_missing_split(tmp_path: Path, exists: bool) -> None:
     assert "task.files.dev=" in problem.hint
 
 
-# Saved data sets
+# Saved data sets and the hub; tests/integration/test_same_examples.py compares their rows
 
 
 def test_saved_data_sets(tmp_path: Path) -> None:
     saved = {"train": dataset("a", "b"), "validation_matched": dataset("c")}
     DatasetDict(saved).save_to_disk(tmp_path)
-    assert isinstance(build_source(configured("task=mnli", f"data.path={tmp_path}")), SavedSource)
-    source = SavedSource(tmp_path, HUB_SPLITS)
+    hub_splits = HUB_SPLITS | {"test": "test_matched"}
+    source = FolderSource(tmp_path, {"dev": "dev.tsv"}, hub_splits=hub_splits)
     assert [split for split in (*SPLITS, "mm", "ax") if source.has(split)] == ["train", "dev"]
     table = source.read("train")
-    assert columns_of(table) == {"text": ["a", "b"], "label": ["0", "0"]}
     assert table.class_names == {"label": ["neg", "pos"]}
     assert table.location(1) == f"{tmp_path / 'train'}:2"
-    assert columns_of(source.read("dev"))["text"] == ["c"]
-    problem = problem_of(lambda: SavedSource(tmp_path, {"test": "test_matched"}).read("test"))
-    given = f"{tmp_path} has no test split (it has: train, validation_matched)"
+    problem = problem_of(lambda: source.read("test"))
+    given = f"{tmp_path} has no test split (it has: dataset_dict.json, train, validation_matched)"
     assert (problem.where, problem.given) == ("data.path", given)
-    assert problem.expected == "test_matched"
-
-
-# The hub
-
-
-def test_hub_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    stub_hub(monkeypatch, lambda *_, **__: dataset("x", "y"))
-    hub = HubSource("a/b", "c", {"dev": "validation"})
-    table = hub.read("dev")
-    assert columns_of(table) == {"text": ["x", "y"], "label": ["0", "0"]}
-    assert table.class_names == {"label": ["neg", "pos"]}
-    assert table.location(1) == "a/b (c) on the hub:2"
-    assert [hub.has(split) for split in ("train", "dev")] == [False, True]
-    problem = problem_of(lambda: hub.read("test"))
-    assert problem.where == "task.hub_splits"
-    assert "validation" in problem.expected
+    assert problem.expected.startswith("test or test_matched, ")
 
 
 @pytest.mark.parametrize(
@@ -193,11 +131,18 @@ def test_hub_addresses(
 
     def load(path: str, config: str | None, split: str) -> Dataset:
         calls.append((path, config, split))
-        return dataset("x")
+        return dataset("x", "y")
 
     stub_hub(monkeypatch, load)
-    assert HubSource("a/b", "c", {"ax": address}).read("ax").name == name
+    hub = HubSource("a/b", "c", {"dev": address})
+    table = hub.read("dev")
     assert calls == [asked]
+    assert columns_of(table)["text"] == ["x", "y"]
+    assert table.location(1) == f"{name}:2"
+    assert [hub.has(split) for split in SPLITS] == [False, True, False]
+    problem = problem_of(lambda: hub.read("test"))
+    assert problem.where == "task.hub_splits"
+    assert address in problem.expected
 
 
 def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,9 +159,6 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "data.path=FOLDER" in problem.hint
 
 
-# data.root
-
-
 @pytest.mark.parametrize(
     ("present", "found"),
     [
@@ -225,22 +167,21 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         ("glue/SST-2", "glue/SST-2"),
         ("SST-2 glue/SST-2", "SST-2"),
         ("glue/SST-2 other/sst", "glue/SST-2"),
+        ("glue/deep/SST-2", None),
     ],
 )
-def test_folder_of_a_task(tmp_path: Path, present: str, found: str) -> None:
+def test_folder_of_a_task(tmp_path: Path, present: str, found: str | None) -> None:
     for name in present.split():
-        (tmp_path / name).mkdir(parents=True)
-    assert find_folders(tmp_path, ["SST-2", "sst2"]) == [tmp_path / found]
-
-
-def test_no_folder_of_a_task(tmp_path: Path) -> None:
-    (tmp_path / "glue" / "deep" / "RTE").mkdir(parents=True)
-    write(tmp_path / "RTE", "a file")
-    assert find_folders(tmp_path, ["RTE", "rte"]) == []
-    problem = problem_of(lambda: build_source(configured("task=wnli", f"data.root={tmp_path}")))
+        write_texts(tmp_path / name / "train.tsv")
+    config = configured("task=sst2", f"data.root={tmp_path}")
+    source = find_source(config)
+    if found is not None:
+        assert source == dataclasses.replace(source, path=tmp_path / found)
+        return
+    assert source is None
+    problem = problem_of(lambda: build_source(config))
     assert problem.where == "data.root"
-    assert "no folder WNLI or wnli" in problem.given
-    assert "(it has: glue)" in problem.given
+    assert "no folder SST-2 or sst2 (it has: glue)" in problem.given
 
 
 def suites(root: Path, **files: str) -> None:

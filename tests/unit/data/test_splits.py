@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,18 +10,23 @@ from typing import Any
 import pytest
 
 from lpt.data.examples import Examples
-from lpt.data.fewshot import SAMPLERS, hold_out
+from lpt.data.fewshot import FewShotSplit, hold_out, sample_per_class, sample_total
 from lpt.data.sources import FolderSource
 from lpt.data.split_file import describe_splits
 from lpt.data.splits import Splits, strata
 from lpt.data.tables import Table
-from lpt.data.tasks import Task
+from lpt.data.tasks import Task, build_task
 from lpt.errors import HubError, Problem
+from tests.support.configs import configured
 from tests.support.problems import problem_of, problems_of
 from tests.support.split_sets import NUMBER, TASK, contents, folder, rows, set_cell, split
-from tests.support.task_tables import task
+from tests.support.task_rows import ROWS, write_jsonl
+from tests.support.task_tables import changed
 
 LABELS = [int(i % 3 == 0) for i in range(60)]
+SETS = contents() | {"test": rows("test", 9, labelled=False)}
+KSHOT: dict[str, Any] = {"protocol": "kshot", "k": 8, "dev_k": 9, "seed": 42}
+PER_CLASS = KSHOT | {"sampling": "per_class"}
 
 
 @pytest.fixture
@@ -32,92 +34,72 @@ def whole(tmp_path: Path) -> FolderSource:
     return folder(tmp_path)
 
 
-@pytest.fixture
-def no_dev(tmp_path: Path) -> FolderSource:
-    return folder(tmp_path, train=rows("train", 60), test=rows("test", 9, labelled=False))
+def without(path: Path, missing: str | None) -> FolderSource:
+    return folder(path, **{name: content for name, content in SETS.items() if name != missing})
 
 
-def check_rows(examples: Examples, row_ids: list[int], name: str = "train") -> None:
-    assert examples.row_ids == row_ids
+def check_rows(examples: Examples, row_ids: Sequence[int], name: str = "train") -> None:
+    assert examples.row_ids == [*row_ids]
     assert examples.columns["a"] == [f"{name} {i}" for i in row_ids]
-    assert examples.labels == [int(i % 3 == 0) for i in row_ids]
+    expected = [-1 if name == "test" else int(i % 3 == 0) for i in row_ids]
+    assert examples.labels == expected
 
 
-# Protocols
+TOTAL = sample_total(LABELS, 8, 9, 42)
+# Settings, the set that there is not, what is sampled, the official set that is tested on.
+PROTOCOLS: dict[str, tuple[dict[str, Any], str | None, FewShotSplit | None, str]] = {
+    "full": ({}, None, None, "test"),
+    "full, fixed test": ({"fixed_test": True, "test": "dev"}, None, None, "test"),
+    "full, test=dev": ({"test": "dev"}, None, hold_out(LABELS, 10, 13), "dev"),
+    "full, no test": ({"test": "dev"}, "test", hold_out(LABELS, 10, 13), "dev"),
+    "full, no dev": ({"dev_k": None}, "dev", hold_out(LABELS, 12, 13), "test"),  # a fifth of train
+    "kshot": (KSHOT, None, TOTAL, "dev"),
+    "kshot, per class": (PER_CLASS, None, sample_per_class(LABELS, 8, 9, 42), "dev"),
+    "kshot, fixed test": (KSHOT | {"fixed_test": True}, None, TOTAL, "test"),
+    "kshot, no dev": (KSHOT, "dev", TOTAL, "test"),
+    "kshot, no test": (KSHOT, "test", TOTAL, "dev"),
+}
 
 
-def test_full_uses_the_official_sets(whole: FolderSource) -> None:
-    splits = split(whole)
-    for name, count in (("train", 60), ("dev", 12), ("test", 9)):
-        check_rows(dict(splits.items())[name], list(range(count)), name)
-        assert splits.origin[name] == f"official {name} set"
-
-
-@pytest.mark.parametrize("has_test", [True, False])
-def test_full_may_test_on_the_dev_set(tmp_path: Path, has_test: bool) -> None:
-    sets = {name: content for name, content in contents().items() if name != "test" or has_test}
-    splits = split(folder(tmp_path, **sets), test="dev", dev_k=10)
-    sample = hold_out(LABELS, 10, 13)
-    check_rows(splits.train, sample.train)
-    check_rows(splits.dev, sample.dev)
-    check_rows(splits.test, list(range(12)), "dev")
-    assert splits.origin["test"] == "official dev set"
-    assert splits.origin["dev"] == "held out of train (dev_k=10, seed 13)"
-
-
-def test_full_without_a_dev_set_holds_out_rows(no_dev: FolderSource) -> None:
-    splits = split(no_dev, dev_k=None)  # a fifth of train by default
-    sample = hold_out(LABELS, 12, 13)
-    check_rows(splits.train, sample.train)
-    check_rows(splits.dev, sample.dev)
-    assert splits.origin["train"].startswith("official train set without")
-    assert splits.test.columns["a"] == [f"test {i}" for i in range(9)]
-    assert splits.test.labels == [-1] * 9
-
-
-@pytest.mark.parametrize("sampling", SAMPLERS)
-def test_kshot(whole: FolderSource, sampling: str) -> None:
-    splits = split(whole, protocol="kshot", k=8, dev_k=9, sampling=sampling, seed=42)
-    sample = SAMPLERS[sampling](LABELS, 8, 9, 42)
-    check_rows(splits.train, sample.train)
-    check_rows(splits.dev, sample.dev)
-    check_rows(splits.test, list(range(12)), "dev")
-    assert splits.origin["train"] == f"sampled from train ({sampling}, k=8, seed 42)"
-    assert splits.origin["test"] == "official dev set"
-
-
-def test_kshot_without_a_dev_set_tests_on_test(no_dev: FolderSource) -> None:
-    splits = split(no_dev, protocol="kshot", k=8)
-    assert not splits.test.labelled
-    assert splits.origin["test"] == "official test set"
-
-
-def test_kshot_needs_no_test_set(tmp_path: Path) -> None:
-    source = folder(tmp_path, train=rows("train", 60), dev=rows("dev", 12))
-    assert len(split(source, protocol="kshot", k=8).test) == 12
-    problem = problem_of(lambda: split(source))
-    assert (problem.where, problem.given) == ("data.test", "official, and there is no test file")
-    assert "data.test=dev" in problem.hint
-
-
-@pytest.mark.parametrize("settings", [{}, {"test": "dev"}, {"protocol": "kshot", "k": 8}])
-def test_fixed_test_sets(whole: FolderSource, settings: dict[str, Any]) -> None:
-    splits = split(whole, fixed_test=True, **settings)
-    check_rows(splits.test, list(range(9)), "test")
-    assert splits.origin["test"] == "official test set"
-
-
-def test_small_classes_are_warned_of(whole: FolderSource, caplog: pytest.LogCaptureFixture) -> None:
-    split(whole, protocol="kshot", sampling="per_class", k=8, dev_k=20)
-    assert "The dev set of toy has only 32 of 40 examples" in caplog.text
+@pytest.mark.parametrize("case", PROTOCOLS)
+def test_protocols(tmp_path: Path, case: str) -> None:
+    settings, missing, sample, tested = PROTOCOLS[case]
+    splits = split(without(tmp_path, missing), **settings)
+    check_rows(splits.sets["test"], range(12 if tested == "dev" else 9), tested)
+    assert splits.origin["test"] == f"official {tested} set"
+    if sample is None:
+        check_rows(splits.sets["train"], range(60))
+        check_rows(splits.sets["dev"], range(12), "dev")
+        return
+    check_rows(splits.sets["train"], sample.train)
+    check_rows(splits.sets["dev"], sample.dev)
+    if case.startswith("kshot"):
+        how = "per_class" if "per class" in case else "total"
+        assert splits.origin["train"] == f"sampled from train ({how}, k=8, seed 42)"
+    else:
+        assert splits.origin["train"] == "official train set without held-out rows"
+        assert splits.origin["dev"] == f"held out of train (dev_k={len(sample.dev)}, seed 13)"
 
 
 @pytest.mark.parametrize(
-    ("settings", "where"),
-    [({"protocol": "kshot", "k": 60}, "data.k"), ({"dev_k": 60}, "data.dev_k")],
+    ("settings", "missing", "where", "given"),
+    [
+        ({}, "test", "data.test", "official, and there is no test file"),
+        ({"protocol": "kshot", "k": 60}, None, "data.k", "60 (total) uses all 60 examples"),
+    ],
 )
-def test_k_that_does_not_fit(no_dev: FolderSource, settings: dict[str, Any], where: str) -> None:
-    assert problem_of(lambda: split(no_dev, **settings)).where == where
+def test_settings_that_do_not_fit(
+    tmp_path: Path, settings: dict[str, Any], missing: str | None, where: str, given: str
+) -> None:
+    problem = problem_of(lambda: split(without(tmp_path, missing), **settings))
+    assert problem.where == where
+    assert problem.given.startswith(given)
+    assert problem.expected
+
+
+def test_small_classes_are_warned_of(whole: FolderSource, caplog: pytest.LogCaptureFixture) -> None:
+    split(whole, **PER_CLASS | {"dev_k": 20})
+    assert "The dev set of toy has only 32 of 40 examples" in caplog.text
 
 
 def test_all_broken_sets_are_reported_together(tmp_path: Path) -> None:
@@ -136,68 +118,58 @@ def test_all_broken_sets_are_reported_together(tmp_path: Path) -> None:
 
 
 def test_limits(whole: FolderSource) -> None:
-    settings: dict[str, Any] = {"protocol": "kshot", "k": 20}
-    full = split(whole, **settings)
-    limited = split(whole, **settings, limit_train=7, limit_test=3)
-    assert limited == split(whole, **settings, limit_train=7, limit_test=3)
-    assert limited.dev == full.dev
+    full, limited, again = (
+        split(whole, **KSHOT | {"k": 20} | limits)
+        for limits in ({}, *[{"limit_train": 7, "limit_test": 3}] * 2)
+    )
+    assert limited == again
+    assert limited.sets["dev"] == full.sets["dev"]
     for name, count in (("train", 7), ("test", 3)):
-        some, every = getattr(limited, name), getattr(full, name)
+        some, every = limited.sets[name], full.sets[name]
         positions = [every.row_ids.index(row) for row in some.row_ids]
         assert some == every.select(positions)
         assert len(some) == count
         assert positions == sorted(positions) != list(range(count))  # not just the first ones
-        assert f", {count} of {len(every)} sampled with seed 13" in limited.origin[name]
-
-
-# Extra evaluation sets
+        assert f", {count} of {len(every)} sampled with seed 42" in limited.origin[name]
 
 
 def test_extra_eval_sets(tmp_path: Path) -> None:
-    names, sets = ["more", "absent", "blind"], {"train", "dev", "test", "more", "blind"}
+    names = ["more", "absent", "blind"]
     blind = rows("blind", 5, labelled=False)
-    source = folder(tmp_path, **contents(), more=rows("more", 7), blind=blind)
+    source = folder(tmp_path, **SETS, more=rows("more", 7), blind=blind)
     splits, plain = split(source, extra=names), split(source)
-    assert splits.test_sets == ["test", "more", "blind"]
-    assert plain.test_sets == ["test"]
-    assert {name for name, _ in splits.items()} == set(splits.origin) == sets
-    check_rows(splits.extra["more"], list(range(7)), "more")
-    assert splits.extra["blind"].labels == [-1] * 5
+    assert (splits.test_sets, plain.test_sets) == (["test", "more", "blind"], ["test"])
+    assert set(splits.origin) == {"train", "dev", "test", "more", "blind"}
+    check_rows(splits.sets["more"], range(7), "more")
+    assert splits.sets["blind"].labels == [-1] * 5
     assert splits.origin["blind"] == "official blind set"
     assert checksum(splits) == checksum(plain)
     limited = split(source, extra=names, limit_test=6)
-    assert [len(part) for _, part in limited.items()] == [60, 12, 6, 6, 5]
+    assert [len(part) for _, part in limited.sets.items()] == [60, 12, 6, 6, 5]
 
 
-class UnreachableExtraSet:
-    """A source whose set `more` is on a hub that does not answer."""
-
-    def __init__(self, folder: FolderSource) -> None:
-        self.folder = folder
+class UnreachableExtraSet(FolderSource):
+    """Its set `more` is on a hub that does not answer."""
 
     def has(self, split: str) -> bool:
-        return split == "more" or self.folder.has(split)
+        return split == "more" or super().has(split)
 
     def read(self, split: str) -> Table:
         if split == "more":
             raise HubError([Problem("data.path", "owner/more could not be loaded")])
-        return self.folder.read(split)
+        return super().read(split)
 
 
 def test_unreachable_extra_sets_are_skipped(
     whole: FolderSource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO):
-        splits = split(UnreachableExtraSet(whole), extra=["more"])
+    splits = split(UnreachableExtraSet(whole.path, {}), extra=["more"])
     assert splits.test_sets == ["test"]
     assert "Skipping the extra evaluation set more: owner/more could not" in caplog.text
 
 
-# The checksum
-
-
 def checksum(splits: Splits) -> Any:
-    return describe_splits(splits, TASK)["sha256"]
+    return describe_splits(splits, TASK).sha256
 
 
 def test_the_checksum_is_of_the_data_alone(tmp_path: Path, whole: FolderSource) -> None:
@@ -214,16 +186,13 @@ def test_the_checksum_is_of_the_data_alone(tmp_path: Path, whole: FolderSource) 
     assert kshot[0] == kshot[2] != kshot[1]
 
 
-# Groups and strata
-
-
 def examples(labels: Sequence[Any], groups: str | None = None) -> Examples:
     metadata = {} if groups is None else {"group": list(groups)}
     return Examples({"a": [""] * len(labels)}, list(labels), list(range(len(labels))), metadata)
 
 
-CHOICE = dataclasses.replace(TASK, task_type="multiple_choice")
-NARROW = dataclasses.replace(NUMBER, labels=("1", "3"))
+CHOICE = changed(TASK, task_type="multiple_choice")
+NARROW = changed(NUMBER, labels=["1", "3"])
 
 
 @pytest.mark.parametrize(
@@ -243,53 +212,28 @@ def test_strata(used: Task, part: Examples, expected: list[Any]) -> None:
     assert strata(used, part) == expected
 
 
-def grouped(path: Path, sizes: Sequence[int]) -> FolderSource:
-    """MultiRC's questions, each with one right answer; those of train are interleaved."""
-    for name, some in (("train", sizes), ("dev", sizes[:8])):
-        lines = [
-            {"paragraph": f"{name} {group}", "question": "?", "answer": str(at)}
-            | {"idx": {"paragraph": 0, "question": group, "answer": at}}
-            | {"label": int(at == group % size)}
-            for group, size in enumerate(some)
-            for at in range(size)
-        ]
-        lines.sort(key=lambda line: line["answer"])
-        (path / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return FolderSource(path, {})
-
-
-def group_task(task_type: str) -> Task:
-    return task(
-        "{paragraph} {question} {answer} <mask>",
-        labels=("0", "1"),
-        task_type=task_type,
-        row_expansion="multirc",
-    )
+def grouped(path: Path, name: str) -> tuple[FolderSource, Task]:
+    """Thirty groups to train on, eight to test on: COPA's have two candidates, MultiRC's 2 or 3."""
+    per_row = {"copa": 1, "multirc": 2}[name]
+    for part, groups in (("train", 30), ("dev", 8)):
+        write_jsonl(path / f"{part}.jsonl", ROWS[name](groups // per_row))
+    return FolderSource(path, {}), build_task(configured(f"task={name}"), "masked")
 
 
 @pytest.mark.parametrize(
-    ("settings", "count"),
-    [
-        ({"protocol": "kshot", "k": 6}, 6),
-        ({"protocol": "kshot", "k": 6, "sampling": "per_class"}, 6),
-        ({"test": "dev"}, 25),
-    ],
+    ("settings", "count"), [(KSHOT, 8), (PER_CLASS, 8), ({"test": "dev", "dev_k": 9}, 21)]
 )
 def test_groups_are_sampled_whole(tmp_path: Path, settings: dict[str, Any], count: int) -> None:
-    sizes = [1 + i % 4 for i in range(30)]
-    splits = split(
-        grouped(tmp_path, sizes), group_task("classification"), dev_k=5, seed=42, **settings
-    )
-    train, dev = (Counter(part.metadata["group"]) for part in (splits.train, splits.dev))
-    assert (len(train), len(dev)) == (count, 5)
+    splits = split(*grouped(tmp_path, "multirc"), **settings)
+    train, dev = (Counter(splits.sets[name].metadata["group"]) for name in ("train", "dev"))
+    assert (len(train), len(dev)) == (count, 9)
     assert not {*train} & {*dev}
-    assert train + dev == {group: sizes[int(group[2:])] for group in {*train, *dev}}
-    assert len(splits.test.groups()) == 8
+    sizes = {group: 2 + int(group.partition("/")[2]) % 2 for group in {*train, *dev}}
+    assert train + dev == sizes
+    assert len(splits.sets["test"].groups()) == 8
 
 
 def test_multiple_choice_is_stratified_by_the_position_of_the_right_answer(tmp_path: Path) -> None:
-    source = grouped(tmp_path, [2] * 30)
-    settings: dict[str, Any] = {"protocol": "kshot", "k": 6, "sampling": "per_class"}
-    train = split(source, group_task("multiple_choice"), dev_k=5, **settings).train
+    train = split(*grouped(tmp_path, "copa"), **PER_CLASS).sets["train"]
     positions = Counter(tuple(train.labels[i] for i in group) for group in train.groups())
-    assert positions == {(1, 0): 6, (0, 1): 6}
+    assert positions == {(1, 0): 8, (0, 1): 8}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal
 
 import pytest
@@ -20,17 +19,17 @@ from tests.support.tokenizers import (
     WORDS,
     byte_bpe,
     causal,
+    encoder_named,
+    kind_of,
     longest,
     tokenizer_named,
 )
 
-Kind = Literal["masked", "causal"]
 PAIR = {"masked": "{a} ? <mask> , {b} .", "causal": "{a} but {b} It was {word} ."}
-LABEL_WORDS = ["great", "terrible"]
+LABEL_WORDS = ("great", "terrible")
 ODD = ["", "  two  ", "\t\n", "a\u200db", "zebra", "don't", '"', "né 你好 😀", "<", "..."]
 ALL = (*WORDS, *ODD, *SPECIAL)
-KIND_OF: dict[str, Kind] = {"wordpiece": "masked", "roberta": "masked", "causal": "causal"}
-each_tokenizer = pytest.mark.parametrize("name", KIND_OF)
+each_tokenizer = pytest.mark.parametrize("name", ["wordpiece", "roberta", "causal"])
 
 
 def random_texts(seed: int, count: int, pool: Sequence[str] = ALL) -> list[str]:
@@ -38,19 +37,14 @@ def random_texts(seed: int, count: int, pool: Sequence[str] = ALL) -> list[str]:
     return [" ".join(rng.choices(pool, k=rng.randint(0, 25))) for _ in range(count)]
 
 
-def encoder(
-    tokenizer: PreTrainedTokenizerFast, kind: Kind, max_length: int = 500, text: str | None = None
-) -> Encoder:
-    return Encoder(tokenizer, Template.parse(text or PAIR[kind], kind), LABEL_WORDS, max_length)
+def encoder(name: str, max_length: int = 500, text: str | None = None) -> Encoder:
+    return encoder_named(name, text or PAIR[kind_of(name)], LABEL_WORDS, max_length)
 
 
 def sequences(encoded: Encoded, i: int) -> list[list[int]]:
     """Every whole sequence of example i."""
     parts = encoded.label_parts[i] if encoded.label_parts else [[]]
     return [encoded.context[i] + part for part in parts]
-
-
-# Parsing and rendering
 
 
 @pytest.mark.parametrize(
@@ -65,7 +59,9 @@ def sequences(encoded: Encoded, i: int) -> list[list[int]]:
         ("It was {word}", "causal", ["uses no column"]),
     ],
 )
-def test_malformed_templates(text: str, kind: Kind, given: list[str]) -> None:
+def test_malformed_templates(
+    text: str, kind: Literal["masked", "causal"], given: list[str]
+) -> None:
     problems = problems_of(lambda: Template.parse(text, kind))
     assert len(problems) == len(given)
     for problem, part in zip(problems, given, strict=True):
@@ -85,20 +81,19 @@ def test_rendering() -> None:
     assert tight.render({"a": "x", "b c": "y"}, "great") == "xy They are great ."
 
 
-# Encoding
-
-
-@each_tokenizer
+@pytest.mark.parametrize("name", ["wordpiece", "roberta", "causal", "start only", "end only"])
 def test_tokens_of_the_rendered_text(name: str) -> None:
-    tokenizer, kind = tokenizer_named(name), KIND_OF[name]
-    encoded = encoder(tokenizer, kind).encode({"a": ["a good film", " bad "], "b": ["no", "x"]})
-    answers = [tokenizer.mask_token] if kind == "masked" else LABEL_WORDS
-    template = Template.parse(PAIR[kind], kind)
+    """A causal text starts with the end token if there is no start token."""
+    used = encoder(name)
+    tokenizer, template = used.tokenizer, used.template
+    encoded = used.encode({"a": ["a good film", " bad "], "b": ["no", "x"]})
+    answers, starts, ends = [tokenizer.mask_token], [], []
+    if kind_of(name) == "causal":
+        ends = [token for token in [tokenizer.eos_token_id] if token is not None]
+        answers, starts = LABEL_WORDS, [tokenizer.bos_token_id or tokenizer.eos_token_id]
     for i, values in enumerate([{"a": "a good film", "b": "no"}, {"a": "bad", "b": "x"}]):
-        expected = [tokenizer(template.render(values, answer))["input_ids"] for answer in answers]
-        if kind == "causal":
-            expected = [[tokenizer.bos_token_id, *x, tokenizer.eos_token_id] for x in expected]
-        assert sequences(encoded, i) == expected
+        texts = [tokenizer(template.render(values, answer))["input_ids"] for answer in answers]
+        assert sequences(encoded, i) == [[*starts, *ids, *ends] for ids in texts]
     assert (len(encoded), encoded.truncated) == (2, 0)
 
 
@@ -108,10 +103,11 @@ def test_tokens_of_the_rendered_text(name: str) -> None:
     [(PAIR["causal"], " {} ."), ("{a}{b} They are {word}.", " {}."), ("{word} : {a} {b}", None)],
 )
 def test_label_parts(text: str, label_part: str | None, max_length: int) -> None:
-    tokenizer, words = causal(), ["great", "bad", "terrible"]
-    template = Template.parse(text, "causal")
+    words = ("great", "bad", "terrible")
+    used = encoder_named("causal", text, words, max_length)
+    tokenizer, template = used.tokenizer, used.template
     columns = {name: random_texts(seed, 40, (*WORDS, *ODD)) for name, seed in (("a", 3), ("b", 4))}
-    encoded = Encoder(tokenizer, template, words, max_length).encode(columns)
+    encoded = used.encode(columns)
     assert encoded.mask_index == []
     assert (encoded.truncated > 0) == (max_length == 22)
     for i, (context, parts) in enumerate(zip(encoded.context, encoded.label_parts, strict=True)):
@@ -130,26 +126,10 @@ def test_label_parts(text: str, label_part: str | None, max_length: int) -> None
 
 def test_each_label_part_has_a_token() -> None:
     """Even where one word begins another and nothing follows."""
-    tokenizer = tokenizer_named("start only")
-    assert tokenizer.tokenize("zbz") == ["z", "b", "z"]
-    used = Encoder(tokenizer, Template.parse("{text}{word}", "causal"), ["b", "bz"], 60)
+    used = encoder_named("start only", "{text}{word}", ("b", "bz"))
+    assert used.tokenizer.tokenize("zbz") == ["z", "b", "z"]
     [parts] = used.encode({"text": ["z"]}).label_parts
-    assert [tokenizer.decode(ids) for ids in parts] == ["b", "bz"]
-
-
-@pytest.mark.parametrize(
-    ("special", "start", "end"),
-    [
-        ({"eos_token": "</s>"}, "</s>", ["</s>"]),  # as Qwen: the end token also starts a text
-        ({"bos_token": "<s>"}, "<s>", []),
-    ],
-)
-def test_causal_with_one_special_token(special: dict[str, str], start: str, end: list[str]) -> None:
-    tokenizer = byte_bpe(**special)
-    encoded = encoder(tokenizer, "causal").encode({"a": ["good"], "b": ["bad"]})
-    for word, ids in zip(LABEL_WORDS, sequences(encoded, 0), strict=True):
-        text = tokenizer.tokenize(f"good but bad It was {word} .")
-        assert tokenizer.convert_ids_to_tokens(ids) == [start, *text, *end]
+    assert [used.tokenizer.decode(ids) for ids in parts] == ["b", "bz"]
 
 
 @pytest.mark.parametrize(
@@ -157,44 +137,40 @@ def test_causal_with_one_special_token(special: dict[str, str], start: str, end:
     [(causal(), "masked", "no mask token"), (byte_bpe(), "causal", "no start or end token")],
 )
 def test_tokenizer_of_another_kind(
-    tokenizer: PreTrainedTokenizerFast, kind: Kind, given: str
+    tokenizer: PreTrainedTokenizerFast, kind: Literal["masked", "causal"], given: str
 ) -> None:
-    problem = problem_of(lambda: encoder(tokenizer, kind))
+    template = Template.parse(PAIR[kind], kind)
+    problem = problem_of(lambda: Encoder(tokenizer, template, LABEL_WORDS, 500))
     assert problem.where == "model.path"
     assert given in problem.given
     assert problem.expected
 
 
-# Truncation
-
-
 @each_tokenizer
 def test_special_tokens_in_templates_are_refused(name: str) -> None:
-    tokenizer, kind = tokenizer_named(name), KIND_OF[name]
-    text = f"{{a}} {tokenizer.pad_token} " + ("<mask>" if kind == "masked" else "{word}")
-    problem = problem_of(lambda: encoder(tokenizer, kind, text=text))
-    assert f"contains the special token {tokenizer.pad_token!r}" in problem.given
+    special = tokenizer_named(name).pad_token
+    text = f"{special} {PAIR[kind_of(name)]}"
+    problem = problem_of(lambda: encoder(name, text=text))
+    assert f"contains the special token {special!r}" in problem.given
 
 
 @each_tokenizer
 def test_template_alone_too_long(name: str) -> None:
-    tokenizer, kind = tokenizer_named(name), KIND_OF[name]
-    problem = problem_of(lambda: encoder(tokenizer, kind, 4))
+    problem = problem_of(lambda: encoder(name, 4))
     assert problem.where == "data.max_length"
     assert problem.given.startswith("4, but the template alone takes ")
     enough = int(problem.expected.removeprefix("at least "))
-    encoded = encoder(tokenizer, kind, enough).encode({"a": ["x"], "b": [""]})
+    encoded = encoder(name, enough).encode({"a": ["x"], "b": [""]})
     assert longest(encoded, 0) <= enough
-    assert problem_of(lambda: encoder(tokenizer, kind, enough - 2)).where == "data.max_length"
+    assert problem_of(lambda: encoder(name, enough - 2)).where == "data.max_length"
 
 
 @each_tokenizer
 @pytest.mark.parametrize("max_length", [26, 60])
 def test_truncation_leaves_short_rows_alone(name: str, max_length: int) -> None:
-    tokenizer, kind = tokenizer_named(name), KIND_OF[name]
     columns = {"a": random_texts(5, 60), "b": random_texts(6, 60)}
-    whole = encoder(tokenizer, kind, 5000).encode(columns)
-    cut = encoder(tokenizer, kind, max_length).encode(columns)
+    whole = encoder(name, 5000).encode(columns)
+    cut = encoder(name, max_length).encode(columns)
     long = [i for i in range(60) if longest(whole, i) > max_length]
     assert 0 < len(long) < 60
     assert (whole.truncated, cut.truncated) == (0, len(long))
@@ -209,15 +185,16 @@ def test_truncation_shortens_the_longer_field(
     name: str, a: int, b: int, kept: tuple[int, int]
 ) -> None:
     """Words of one token each: 12 fit, and are cut from the end of the longer field."""
-    tokenizer, kind = tokenizer_named(name), KIND_OF[name]
+    tokenizer = tokenizer_named(name)
     singles = [w for w in WORDS if w.isalpha() and len(tokenizer.tokenize(f" {w}")) == 1] * 2
-    text = PAIR[kind] if kind == "causal" else "{a} but {b} It was <mask> ."
+    text = PAIR["causal"].replace("{word}", "<mask>" if tokenizer.mask_token else "{word}")
 
     def encode(limit: int, *counts: int) -> Encoded:
-        columns = {"a": ["a " + " ".join(singles[: counts[0] - 1])]}
-        return encoder(tokenizer, kind, limit, text).encode(
-            columns | {"b": ["a " + " ".join(singles[-40:][: counts[1] - 1])]}
-        )
+        columns = {
+            "a": ["a " + " ".join(singles[: counts[0] - 1])],
+            "b": ["a " + " ".join(singles[-40:][: counts[1] - 1])],
+        }
+        return encoder(name, limit, text).encode(columns)
 
     fits = longest(encode(500, *kept), 0)
     cut = encode(fits, a, b)
@@ -225,10 +202,8 @@ def test_truncation_shortens_the_longer_field(
     assert sequences(cut, 0) == sequences(encode(500, *kept), 0)
 
 
-# Any text in any template
-
-ANY_WORDS = ["great", "bad", "a"]
-ANY_TEXTS: dict[Kind, list[str]] = {
+ANY_WORDS = ("great", "bad", "a")
+ANY_TEXTS = {
     "masked": [
         "{text} It was <mask> .",
         "<mask>{b}{text}",
@@ -237,17 +212,6 @@ ANY_TEXTS: dict[Kind, list[str]] = {
     ],
     "causal": ["{text} It was {word} .", "{word}{b}{text}", "{b}{word}{text}", "<{b}{text}{word}"],
 }
-any_tokenizer = pytest.mark.parametrize("name", MAKERS)
-
-
-def kind_of(name: str) -> Kind:
-    return "masked" if tokenizer_named(name).mask_token else "causal"
-
-
-@cache
-def any_encoder(name: str, text: str, max_length: int) -> Encoder:
-    template = Template.parse(text, kind_of(name))
-    return Encoder(tokenizer_named(name), template, ANY_WORDS, max_length)
 
 
 def special_tokens(name: str, encoded: Encoded, i: int) -> list[list[int]]:
@@ -266,13 +230,14 @@ def special_tokens(name: str, encoded: Encoded, i: int) -> list[list[int]]:
     st.integers(0, 3),
     st.integers(0, 20),
 )
-@any_tokenizer
+@pytest.mark.parametrize("name", MAKERS)
 def test_any_text_is_only_text(
     name: str, rows: list[tuple[str, str]], template: int, room: int
 ) -> None:
     text = ANY_TEXTS[kind_of(name)][template]
-    shortest = longest(any_encoder(name, text, 500).encode({"text": [""], "b": [""]}), 0)
-    used = any_encoder(name, text, shortest + room + 1)
+    roomy = encoder_named(name, text, ANY_WORDS)
+    shortest = longest(roomy.encode({"text": [""], "b": [""]}), 0)
+    used = encoder_named(name, text, ANY_WORDS, shortest + room + 1)
     columns = dict(zip(("text", "b"), map(list, zip(*rows, strict=True)), strict=True))
     encoded = used.encode(columns)
     plain = special_tokens(name, used.encode({"text": ["a"], "b": [""]}), 0)

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from lpt.data.verbalizer import label_word_ids, similar_words
 from lpt.errors import ConfigError
 from tests.support.hostile import SPECIAL, texts
-from tests.support.problems import check_keys, problem_of, problems_of
-from tests.support.tokenizers import MAKERS, causal, tokenizer_named, wordpiece
+from tests.support.problems import check_keys, problems_of
+from tests.support.tokenizers import MAKERS, tokenizer_named, wordpiece
 
 each_tokenizer = pytest.mark.parametrize("name", ["wordpiece", "roberta", "causal"])
-any_tokenizer = pytest.mark.parametrize("name", MAKERS)
 
 
 @each_tokenizer
@@ -39,36 +38,26 @@ def test_several_problems_are_reported_together(name: str) -> None:
     assert "one token" in pieces.expected
     assert "terrible" in pieces.hint
     assert shared.given.startswith("two of ")
+    assert "distinct" in shared.expected
+
+
+def test_words_of_an_uncased_tokenizer() -> None:
+    unknown, shared = problems_of(lambda: label_word_ids(wordpiece(), ["Great", "你", "great"]))
+    assert unknown.given.startswith("'你' is '[UNK]' ")
+    assert "none" in unknown.hint
+    assert "'great'" in shared.given  # as 'Great' is to it
 
 
 @each_tokenizer
-def test_similar_words_are_single_tokens(name: str) -> None:
+def test_similar_words_are_label_words(name: str) -> None:
     tokenizer = tokenizer_named(name)
-    similar = similar_words(tokenizer, "grea")
-    assert similar[0] == "great"
-    assert len(label_word_ids(tokenizer, similar)) == len(similar) <= 5
+    assert similar_words(tokenizer, "grea")[0] == "great"
     assert similar_words(tokenizer, "qqqqqqqq") == []
-
-
-def test_fragments_are_not_suggested() -> None:
-    tokenizer = causal()
-    vocab = tokenizer.get_vocab()
-    fragments = [t for t in vocab if len(t) > 1 and t.isalpha() and f"Ġ{t}" not in vocab]
-    fragments = [t for t in fragments if "Ġ" not in t]
-    assert fragments
-    assert [t for t in fragments if t in similar_words(tokenizer, t)] == []
-
-
-def test_words_that_share_a_token() -> None:
-    problem = problem_of(lambda: label_word_ids(wordpiece(), ["Great", "bad", "great"]))
-    assert "'great'" in problem.given  # lower case to this tokenizer
-    assert "distinct" in problem.expected
-
-
-def test_word_unknown_to_the_tokenizer() -> None:
-    problem = problem_of(lambda: label_word_ids(wordpiece(), ["great", "你"]))
-    assert problem.given.startswith("'你' is '[UNK]' ")
-    assert "none" in problem.hint
+    vocabulary = [token for token in tokenizer.get_vocab() if len(token) > 1 and token.isalpha()]
+    for word in ("grea", *vocabulary):  # some tokens are parts of words only
+        similar = similar_words(tokenizer, word)
+        assert len(similar) <= 5
+        assert len(label_word_ids(tokenizer, similar)) == len(similar)
 
 
 words = st.sampled_from(["great", "bad", "a", *SPECIAL, "Great", " bad", "", "\u0301"])
@@ -77,7 +66,7 @@ words = st.sampled_from(["great", "bad", "a", *SPECIAL, "Great", " bad", "", "\u
 @example(["great", "great"])
 @example(["great", "bad", "a"])
 @given(st.lists(words | texts(1) | st.text(max_size=3), min_size=1, max_size=3))
-@any_tokenizer
+@pytest.mark.parametrize("name", MAKERS)
 def test_any_words_are_distinct_tokens_or_refused(name: str, given_words: list[str]) -> None:
     tokenizer = tokenizer_named(name)
     try:

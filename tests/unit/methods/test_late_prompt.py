@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
 
 from lpt.errors import ConfigError
 from lpt.methods.late_prompt import LatePrompt, sample_embeddings
 from lpt.models.families import FAMILIES
 from lpt.models.generators import build_generator
 from lpt.models.split import SplitModel
-from tests.support.late_prompts import LAYERS, make_text
+from tests.support.late_prompts import LAYERS, make_text, tiny_late_prompt
 from tests.support.tiny import tiny_model
 
 
 @pytest.mark.parametrize("dropout", ["above", "all", "none"])
 def test_dropout_modes(dropout: str) -> None:
-    config = BertConfig(vocab_size=120, num_hidden_layers=2, hidden_size=32, num_attention_heads=4)
-    split = SplitModel(BertForMaskedLM(config), 2)
-    generator = build_generator("npg", hidden_size=32, length=2, bottleneck=4)
-    model = LatePrompt(split, generator, prompt_dropout=0.1, frozen_dropout=dropout)
+    model = tiny_late_prompt("bert", 2, dropout=dropout)
+    split = model.split
     ids, mask = make_text(0, padded=False)
     for training in (True, False, True):
         model.train(training)

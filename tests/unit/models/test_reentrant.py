@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,13 @@ from lpt.models.split import SplitModel
 from tests.support.tiny import tiny_model
 
 CALLS = 150
-LAYER = 2
+HIDDEN = 32
 
 
 class Call:
     """Random arguments of one forward and backward pass."""
 
-    def __init__(self, split: SplitModel, seed: int, *, few_shapes: bool = False) -> None:
+    def __init__(self, seed: int, *, few_shapes: bool = False) -> None:
         random = torch.Generator().manual_seed(seed)
         rows, tokens, length, scored = (
             int(torch.randint(low, high, (1,), generator=random))
@@ -30,7 +31,7 @@ class Call:
             rows, length, scored = 3, 2 + length % 2, 4
         self.ids = torch.randint(5, 120, (rows, tokens), generator=random)
         self.mask = torch.ones_like(self.ids)
-        self.prompt = torch.randn(rows, length, split.hidden_size, generator=random)
+        self.prompt = torch.randn(rows, length, HIDDEN, generator=random)
         self.whole = seed % 5 == 0 and not few_shapes
         flat = torch.randperm(rows * tokens, generator=random)[:scored]
         self.positions = (flat // tokens, flat % tokens)
@@ -46,49 +47,43 @@ class Call:
         return final.detach(), prompt.grad
 
 
-@pytest.fixture(autouse=True)
-def _short_switch_interval() -> Iterator[None]:
+def check(work: Callable[[Call], Any], expected: list[Any], calls: list[Call]) -> None:
+    """Two threads, which take turns as often as can be, get the expected results."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(usual)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            torch.testing.assert_close(list(threads.map(work, calls)), expected)
+    finally:
+        sys.setswitchinterval(usual)
 
 
 @pytest.mark.parametrize(
     ("family", "gradient_checkpointing"),
     [("bert", False), ("bert", True), ("deberta-v2", False), ("gpt2", False), ("llama", True)],
 )
-def test_two_threads_on_one_model(family: str, gradient_checkpointing: bool) -> None:
-    split = SplitModel(
-        tiny_model(family), LAYER, gradient_checkpointing=gradient_checkpointing
-    ).eval()
-    calls = [Call(split, seed) for seed in range(CALLS)]
-    expected = [call.run(split) for call in calls]
-    with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(lambda call: call.run(split), calls))
-    torch.testing.assert_close(found, expected)
+def test_training(family: str, gradient_checkpointing: bool) -> None:
+    split = SplitModel(tiny_model(family), 2, gradient_checkpointing=gradient_checkpointing).eval()
+    calls = [Call(seed) for seed in range(CALLS)]
+    check(lambda call: call.run(split), [call.run(split) for call in calls], calls)
 
 
 @pytest.mark.slow
-def test_two_threads_on_one_compiled_model() -> None:
+def test_training_a_compiled_model() -> None:
     """One thread compiles a graph for new shapes while the other one runs."""
-    split = SplitModel(tiny_model("bert", num_hidden_layers=3), LAYER, gradient_checkpointing=True)
-    calls = [Call(split, seed, few_shapes=True) for seed in range(CALLS)]
+    split = SplitModel(tiny_model("bert", num_hidden_layers=3), 2, gradient_checkpointing=True)
+    calls = [Call(seed, few_shapes=True) for seed in range(CALLS)]
     expected = [call.run(split) for call in calls]
     split.upper.compile(dynamic=True, backend="eager")  # needs no C++ compiler
-    with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(lambda call: call.run(split), calls))
-    torch.testing.assert_close(found, expected)
+    check(lambda call: call.run(split), expected, calls)
 
 
 @pytest.mark.parametrize("family", ["roberta", "llama"])
-def test_reading_several_layers_beside_another_thread(family: str) -> None:
+def test_reading_several_layers(family: str) -> None:
     split = SplitModel(tiny_model(family), 4)
-    calls = [Call(split, seed) for seed in range(100)]
-    layers = [2, 3, 4]
-    expected = [split.forward_lower_layers(layers, call.ids, call.mask) for call in calls]
-    with ThreadPoolExecutor(2) as threads:
-        found = list(
-            threads.map(lambda c: split.forward_lower_layers(layers, c.ids, c.mask), calls)
-        )
-    torch.testing.assert_close(found, expected)
+
+    def read(call: Call) -> dict[int, Tensor]:
+        return split.forward_lower_layers([2, 3, 4], call.ids, call.mask)
+
+    calls = [Call(seed) for seed in range(CALLS)]
+    check(read, list(map(read, calls)), calls)

@@ -18,6 +18,6 @@ def study_of(folder: Path, *runs: dict[str, Any]) -> Study:
     for number, arguments in enumerate(runs):
         write_run(folder / f"run{number:03}", metrics(**arguments))
     problems = Problems()
-    collection = collect([folder], problems)
+    collection = collect([folder], folder, problems)
     problems.raise_if_any()
     return arrange(collection)

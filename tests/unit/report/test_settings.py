@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lpt.report.findings import notes
-from tests.support.runs import metrics, write_job, write_run
+from tests.support.runs import metrics, write_run, write_sweep
 from tests.unit.report.studies import SEEDS, study_of
 
 OTHER_DATA = "b" * 64
@@ -57,15 +57,14 @@ def test_different_data_at_the_same_data_seed_are_never_averaged(tmp_path: Path)
     assert sorted(counts.values()) == [1, 1, 2]
     assert counts["layer 5, split.sha256 none"] == 2
     assert f"layer 4, split.sha256 {OTHER_DATA[:12]}" in counts
-    assert "runs with the same data seed had different data" in " ".join(notes(study, str))
+    assert "runs with the same data seed had different data" in " ".join(notes(study))
 
 
 def test_swept_keys_are_shown_even_if_one_follows_the_other_or_failed(tmp_path: Path) -> None:
-    for name, size in (("single", "32"), ("ddp", "4")):
-        content = metrics(strategy__name=name, data__batch_size=int(size))
-        job = {"strategy": name, "data.batch_size": size, "data.k": size}
-        write_run(tmp_path / name, content, {"settings": job})
-    write_job(tmp_path / "lost", state="failed", settings={"data.k": "64"})
+    for name, size in (("single", 32), ("ddp", 4)):
+        write_run(tmp_path / name, metrics(strategy__name=name, data__batch_size=size))
+    space = {"strategy": ["single", "ddp"], "data.batch_size": ["32", "4"], "data.k": ["16", "64"]}
+    write_sweep(tmp_path, **space)
     swept = ["data.batch_size", "data.k", "strategy.name"]
     assert sorted(study_of(tmp_path).settings.keys) == swept
 
@@ -98,4 +97,4 @@ def test_keys_that_follow_from_task_model_or_prompt_are_noted_and_not_shown(
     study = study_of(tmp_path, *runs)
     assert study.settings.keys == keys
     assert ", ".join(study.settings.confounded) == confounded
-    assert any(f": {confounded}. Their effects" in n for n in notes(study, str)) == bool(confounded)
+    assert any(f": {confounded}. Their effects" in n for n in notes(study)) == bool(confounded)

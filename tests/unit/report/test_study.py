@@ -1,4 +1,4 @@
-"""Which setting is chosen, how it is compared, and what the report says about it."""
+"""What is found below folders, which setting is chosen, how it is compared, what is said of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lpt.errors import ConfigError
+from lpt.errors import ConfigError, Problems
+from lpt.report import write_report
+from lpt.report.collect import collect
 from lpt.report.findings import findings, notes
 from lpt.report.study import compare, holm
-from tests.support.runs import metrics, write_run
+from tests.support.runs import metrics, write_job, write_run, write_sweep
 from tests.unit.report.studies import SEEDS, study_of
 
 # dev, test at each seed; layer 3 is best on dev, layer 4 on test.
@@ -66,6 +68,7 @@ def test_without_two_different_pairs_there_is_no_p(second: dict[int, float], pai
 def test_holm_by_hand() -> None:
     adjusted = holm(pd.Series([0.01, 0.04, math.nan, 0.03, 0.6]))
     assert adjusted.tolist() == pytest.approx([0.04, 0.09, math.nan, 0.09, 0.6], nan_ok=True)
+    assert holm(pd.Series([0.7, 0.6])).tolist() == [1, 1]
 
 
 def test_repeats_count_once_and_are_noted(tmp_path: Path) -> None:
@@ -74,15 +77,15 @@ def test_repeats_count_once_and_are_noted(tmp_path: Path) -> None:
         os.utime(file, (1e9 - age, 1e9 - age))
     write_run(tmp_path / "other", metrics(test=0.5, seed=21))
     study = study_of(tmp_path)
-    assert sorted(path.name for path in study.runs["folder"]) == ["new", "other"]
+    assert sorted(study.runs["folder"]) == ["new", "other"]
     assert study.tasks[0].mean(0, "test/accuracy") == pytest.approx(0.7)
-    (note,) = notes(study, lambda folder: folder.name)
+    (note,) = notes(study)
     assert note.startswith("old was left out: new is later")
 
 
 def test_ties_are_noted(tmp_path: Path) -> None:
     study = study_of(tmp_path, *({"prompt__layer": layer} for layer in (2, 3)))
-    (note,) = notes(study, str)
+    (note,) = notes(study)
     assert note == "On sst2, the best settings on dev tie; the first was chosen: layer 2; layer 3."
 
 
@@ -117,3 +120,28 @@ def test_the_average_over_tasks_is_chosen_on_dev(tmp_path: Path) -> None:
         "On average over 2 tasks, npg is best on dev (0.900) and scores 0.500 on test."
     )
     assert math.isnan(study.average(0, "test"))  # mppg has one task only
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [("failed", "a b"), ("finished", "metrics.json is missing")]
+)
+def test_jobs_without_a_result(tmp_path: Path, state: str, reason: str) -> None:
+    write_run(tmp_path / "a", metrics(), {"settings": {"prompt": "npg", "seed": "13"}})
+    write_job(tmp_path / "b", state=state, overrides=["x=1"], reason="a\nb")
+    write_sweep(tmp_path, prompt=["npg", "static"], seed=["13"])
+    found = collect([tmp_path], tmp_path, Problems())
+    assert found.unfinished.to_numpy().tolist() == [
+        ["b", state, reason, "python -m lpt.cli.train x=1"]
+    ]
+    assert found.swept == {"prompt.kind"}
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "good", metrics())
+    write_run(tmp_path / "wrong", metrics(cost__train_seconds="fast"))
+    (write_job(tmp_path / "job") / "job.json").write_text("{")
+    with pytest.raises(ConfigError) as caught:
+        write_report([tmp_path, tmp_path / "nowhere"], tmp_path / "report")
+    for name in ("nowhere", "wrong/metrics.json", "cost.train_seconds", "job/job.json"):
+        assert name in str(caught.value)
+    assert not (tmp_path / "report").exists()

@@ -11,8 +11,11 @@ import torch
 from lpt.data.eval_output import EvalOutput, prediction_columns
 from lpt.data.examples import Examples
 from lpt.data.tasks import Task
-from lpt.runs.predictions import predictions_file, write_predictions
+from lpt.runs.record import write_predictions
 from tests.support.task_tables import task
+
+CLASSES = task()
+NUMBERS = task(task_type="regression", labels=["0", "5"])
 
 
 def written(
@@ -20,7 +23,8 @@ def written(
 ) -> list[str]:
     index = [0, 4, 7][: len(labels)]
     examples = Examples({"text": ["x"] * len(labels)}, labels, index, metadata)
-    output = EvalOutput(torch.tensor(predicted), torch.tensor(labels), len(of.labels), examples)
+    count = len(of.config.labels)
+    output = EvalOutput(torch.tensor(predicted), torch.tensor(labels), count, examples)
     write_predictions(folder, "test", prediction_columns(output, of))
     assert [path.name for path in folder.iterdir()] == ["predictions.tsv"]
     text = (folder / "predictions.tsv").read_text(encoding="utf-8")
@@ -29,28 +33,20 @@ def written(
 
 
 @pytest.mark.parametrize(
-    ("labels", "expected"),
+    ("of", "predicted", "labels", "expected"),
     [
-        ([1, 1, 0], ["index\tprediction\tlabel", "0\tpos\tpos", "4\tneg\tpos", "7\tpos\tneg"]),
-        ([-1, -1, -1], ["index\tprediction", "0\tpos", "4\tneg", "7\tpos"]),
-        ([1, -1, 0], ["index\tprediction\tlabel", "0\tpos\tpos", "4\tneg\t", "7\tpos\tneg"]),
+        (CLASSES, [1, 0, 1], [1, -1, 0], ["0\tpos\tpos", "4\tneg\t", "7\tpos\tneg"]),
+        (CLASSES, [1, 0, 1], [-1, -1, -1], ["0\tpos", "4\tneg", "7\tpos"]),
+        (NUMBERS, [4.25, 0.12345], [5.0, 0.25], ["0\t4.250\t5.000", "4\t0.123\t0.250"]),
+        (NUMBERS, [4.25, 0.12345], [-1, 3.0], ["0\t4.250\t", "4\t0.123\t3.000"]),
+        (NUMBERS, [4.25, 0.12345], [-1, -1], ["0\t4.250", "4\t0.123"]),
     ],
 )
-def test_labels(tmp_path: Path, labels: list[int], expected: list[str]) -> None:
-    assert written(tmp_path, [1, 0, 1], labels, task()) == expected
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        ([5.0, 0.25], ["index\tprediction\tlabel", "0\t4.250\t5.000", "4\t0.123\t0.250"]),
-        ([-1, 3.0], ["index\tprediction\tlabel", "0\t4.250\t", "4\t0.123\t3.000"]),
-        ([-1, -1], ["index\tprediction", "0\t4.250", "4\t0.123"]),
-    ],
-)
-def test_numbers(tmp_path: Path, labels: list[float], expected: list[str]) -> None:
-    number = task(task_type="regression", labels=("0", "5"))
-    assert written(tmp_path, [4.25, 0.12345], labels, number) == expected
+def test_without_labels_there_is_no_column_of_them(
+    tmp_path: Path, of: Task, predicted: list[Any], labels: list[Any], expected: list[str]
+) -> None:
+    head = "index\tprediction" + ("" if set(labels) == {-1} else "\tlabel")
+    assert written(tmp_path, predicted, labels, of) == [head, *expected]
 
 
 def test_candidates_come_with_their_group_and_answer(tmp_path: Path) -> None:
@@ -61,17 +57,9 @@ def test_candidates_come_with_their_group_and_answer(tmp_path: Path) -> None:
         "id": ["3/0", "3/1"],
         "group": ["3", "3"],
     }
-    choice = task(task_type="multiple_choice", labels=("0", "1"))
+    choice = task(task_type="multiple_choice", labels=["0", "1"])
     assert written(tmp_path, [1, 0], [0, 1], choice, **metadata) == [
         "index\tid\tgroup\tanswer\tprediction\tlabel",
         "0\t3/0\t3\ttab here and there\t1\t0",
         "4\t3/1\t3\tné 😀\t0\t1",
     ]
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [("test", "predictions.tsv"), ("dev_mismatched", "predictions-dev_mismatched.tsv")],
-)
-def test_file_of_a_set(name: str, file: str) -> None:
-    assert predictions_file(name) == file

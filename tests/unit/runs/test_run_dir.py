@@ -1,16 +1,17 @@
-"""The folder of a run: created, cleared of an earlier run's outputs, locked."""
+"""The folder of a run: created, cleared of an earlier run's outputs, locked; its log.txt."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
+import logging
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lpt.errors import ConfigError, Problems
-from lpt.runs.run_dir import check_run_dir, create_run_dir, is_locked, lock_run_dir
+from lpt.runs.run_dir import check_run_dir, create_run_dir, is_locked, lock_run_dir, log_to
 from tests.support.configs import configured
 
 
@@ -24,15 +25,12 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in paths}
 
 
-def test_runs_in_the_same_second_get_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lpt.runs.run_dir.time.strftime", lambda *_: "20260102-030405")
+def test_runs_in_the_same_second_get_folders_of_their_own() -> None:
     config = configured("prompt=static", "prompt.layer=9", "seed=7")
-    folders = [create_run_dir(config) for _ in range(3)]
-    assert len(set(folders)) == 3
-    for folder in folders:
-        assert folder.is_dir()
-        assert folder.parent == Path("runs")
-        assert folder.name.startswith("20260102-030405-reviews-smollm2-135m-gguf-static9-s7")
+    folders = {create_run_dir(config) for _ in range(5)}
+    assert folders == {*Path("runs").iterdir()}
+    assert len(folders) == 5
+    assert all("-reviews-smollm2-135m-gguf-static9-s7" in folder.name for folder in folders)
 
 
 def test_what_an_unfinished_run_left_is_removed_and_the_rest_kept(tmp_path: Path) -> None:
@@ -62,50 +60,27 @@ def test_other_ranks_share_the_folder_and_leave_it_alone(
         create_run_dir(configured())
 
 
-HOLD = """
-import sys
-from filelock import FileLock
-with FileLock(sys.argv[1]):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    assert not is_locked(folder)
-    command = [sys.executable, "-c", HOLD, str(folder / ".lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        assert is_locked(folder)
-        with pytest.raises(ConfigError, match="another process"), lock_run_dir(folder, 0):
+    assert not is_locked(tmp_path)
+    with FileLock(tmp_path / ".lock"):  # as another process holds it
+        assert is_locked(tmp_path)
+        with pytest.raises(ConfigError, match="another process"), lock_run_dir(tmp_path, 0):
             pass
-        other.kill()
-    with lock_run_dir(folder, 0), lock_run_dir(folder, 0):  # the same process may ask twice
-        assert is_locked(folder)
-    assert not is_locked(folder)
+    with lock_run_dir(tmp_path, 0), lock_run_dir(tmp_path, 0):  # the same process may ask twice
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_looking_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> None:
     """A monitor probes the lock all the time."""
     (tmp_path / ".lock").touch()
-    done = threading.Event()
-
-    def probe() -> None:
-        while not done.is_set():
-            is_locked(tmp_path)
-
-    monitor = threading.Thread(target=probe)
-    monitor.start()
-    try:
-        for _ in range(200):
+    with ThreadPoolExecutor(1) as monitor:
+        probes = monitor.submit(lambda: [is_locked(tmp_path) for _ in range(5000)])
+        started = 0
+        while not probes.done():
             with lock_run_dir(tmp_path):
-                pass
-    finally:
-        done.set()
-        monitor.join()
+                started += 1
+    assert started > 0
 
 
 def wheres(*overrides: str) -> set[str]:
@@ -120,12 +95,43 @@ def test_an_earlier_run_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     assert wheres(run_dir) == set()
     (tmp_path / "checkpoints").mkdir()
     assert wheres(run_dir) == {"run_dir"}
-    (tmp_path / "metrics.json").write_text("{}")
-    assert wheres(run_dir) == {"run_dir"}
     assert wheres(run_dir, "overwrite=true") == wheres(run_dir, "resume=auto") == set()
 
 
-def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    assert wheres(f"run_dir={tmp_path}/file/run") == {"run_dir"}
+def test_a_file_in_the_way_is_reported_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    problems = Problems()
+    check_run_dir(configured("run_dir=notes.txt/run"), problems)
+    assert [problem.where for problem in problems.found] == ["run_dir"]
+    assert "notes.txt is not a writable folder" in problems.found[0].given
+
+
+def test_only_an_existing_folder_can_be_resumed(tmp_path: Path) -> None:
     assert wheres(f"resume={tmp_path}/missing") == {"resume"}
+
+
+@pytest.mark.filterwarnings("default:A Python warning")
+def test_log_file_gets_warnings_until_the_run_ends(tmp_path: Path) -> None:
+    shown = warnings.showwarning
+    with log_to(tmp_path):
+        logging.getLogger("lpt.training.callbacks.dev_history").warning(
+            "All predictions are one class."
+        )
+        logging.getLogger("lightning.pytorch.trainer").error("Something of Lightning's.")
+        logging.getLogger("elsewhere").error("Not of this run.")
+        warnings.warn("A Python warning.", stacklevel=1)
+    logging.getLogger("lpt.training.callbacks.dev_history").warning("After the run.")
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "WARNING lpt.training.callbacks.dev_history: All predictions are one class." in log
+    assert "Something of Lightning's." in log
+    assert "UserWarning: A Python warning." in log
+    assert "Not of this run." not in log
+    assert "After the run." not in log
+    assert warnings.showwarning is shown
+
+
+def test_other_ranks_do_not_write_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with log_to(tmp_path):
+        logging.getLogger("lpt.training.module").warning("of rank 1")
+    assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ import pytest
 from hydra import initialize_config_dir
 
 from lpt.config.schema import register
-from tests.conftest import CONF
+from tests.support.configs import CONF
 from tests.support.sweeps import FakeSweep
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,11 @@ import pytest
 from lpt.runs.job_record import JobRecord, JobState
 from lpt.runs.run_dir import lock_run_dir
 from lpt.sweep.jobs import OUTPUT, Job, read_job, request_prune, run_job
-from tests.support.processes import FINISH, SECONDS, alive, shell, until
+from tests.support.processes import DEAF, FINISH, POLITE, SECONDS, alive, shell, until
 from tests.support.sweeps import write_metrics
 
 FINISHED, FAILED, INTERRUPTED = JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED
 RUNNING, PRUNED, WAITING = JobState.RUNNING, JobState.PRUNED, JobState.WAITING
-# As a run: ends by itself, with its state saved, when asked.
-POLITE = "trap 'exit 75' TERM; touch started; while :; do sleep 0.02; done"
-DEAF = "trap '' TERM; touch started; while :; do sleep 0.02; done"
 CONFIG_ERROR = (
     r"printf 'Found 2 configuration problems; the run was not started.\n1. a\n  hint: y\n2. z\n'"
 )
@@ -44,44 +42,32 @@ def run(folder: Path, script: str, **known: Any) -> JobRecord:
 
 
 @pytest.mark.parametrize(
-    ("script", "state", "status"),
+    ("script", "state", "status", "reason"),
     [
-        (FINISH, FINISHED, 0),
-        (f"{FINISH}; exit 1", FINISHED, 1),  # metrics.json is written last
-        ("exit 0", FAILED, 0),  # without a result
-        ("echo no; exit 3", FAILED, 3),
-        ("exit 75", INTERRUPTED, 75),
-        ("kill -TERM $$", INTERRUPTED, -signal.SIGTERM),
+        (FINISH, FINISHED, 0, None),
+        (f"{FINISH}; exit 1", FINISHED, 1, None),  # metrics.json is written last
+        ("exit 75", INTERRUPTED, 75, "by a signal from outside"),
+        ("kill -TERM $$", INTERRUPTED, -signal.SIGTERM, "by a signal from outside"),
+        ("exit 0", FAILED, 0, "exit status 0"),  # without a result
+        ("exit 4", FAILED, 4, "exit status 4"),
+        ("kill -SEGV $$", FAILED, -signal.SIGSEGV, "killed by SIGSEGV"),
+        (f"echo before; {CONFIG_ERROR}; exit 2", FAILED, 2, "1. a hint: y 2. z"),
+        (r"printf 'Traceback:\n  File x\nValueError: no\n\n'; exit 1", FAILED, 1, "ValueError: no"),
+        (r"printf '  5%%|#  |\r 10%%|## |\r\nOSError: full'; exit 1", FAILED, 1, "OSError: full"),
+        (r"printf '\377\376 nan\n'; exit 1", FAILED, 1, "\ufffd\ufffd nan"),
+        ("head -c 5000 /dev/zero | tr '\\0' 'x'; exit 1", FAILED, 1, "x" * 1000),
+        ("echo '{}' > metrics.json", FAILED, 0, "1. JOB/metrics.json: run_dir: Field required"),
     ],
 )
-def test_the_end_of_the_process_gives_the_state(
-    folder: Path, script: str, state: JobState, status: int
+def test_the_end_of_the_process_gives_state_and_reason(
+    folder: Path, script: str, state: JobState, status: int, reason: str | None
 ) -> None:
     job = run(folder, script)
     assert (job.state, job.exit_status, job.attempts) == (state, status, 1)
-    assert (job.reason is not None) == (state in (FAILED, INTERRUPTED))
+    assert (job.reason or "").replace(str(folder), "JOB").startswith(reason or "")
+    assert (job.reason is None) == (reason is None)
     assert 0 < job.seconds < SECONDS
     assert job.started is not None
-
-
-@pytest.mark.parametrize(
-    ("script", "reason"),
-    [
-        (f"echo before; {CONFIG_ERROR}; exit 2", "1. a hint: y 2. z"),
-        (r"printf 'Traceback:\n  File x\nValueError: no\n\n'; exit 1", "ValueError: no"),
-        (r"printf '  5%%|#  |\r 10%%|## |\r\nOSError: full'; exit 1", "OSError: full"),
-        (r"printf '\377\376 nan\n'; exit 1", "\ufffd\ufffd nan"),
-        ("exit 4", "exit status 4"),
-        ("kill -SEGV $$", "killed by SIGSEGV"),
-        ("echo '{}' > metrics.json", "1. JOB/metrics.json: run_dir: Field required"),
-        ("head -c 5000 /dev/zero | tr '\\0' 'x'; exit 1", "x" * 1000),
-    ],
-)
-def test_the_reason_of_a_failure(folder: Path, script: str, reason: str) -> None:
-    job = run(folder, script)
-    assert job.state == FAILED
-    assert job.reason is not None
-    assert job.reason.replace(str(folder), "JOB").startswith(reason)
 
 
 def test_a_process_that_cannot_be_started(folder: Path) -> None:
@@ -106,26 +92,18 @@ def test_attempts_and_seconds_add_up(folder: Path) -> None:
     assert second.endswith("\nsecond\n")
 
 
-@pytest.fixture
-def started(folder: Path) -> Iterator[Callable[[str], Job]]:
-    """Starts a job and waits until its script runs."""
-    jobs = []
-
-    def start(script: str) -> Job:
-        write(folder, script)
-        jobs.append(Job(folder, start=shell))
-        jobs[-1].start()
+@contextmanager
+def started(folder: Path, script: str) -> Iterator[Job]:
+    """A job whose script runs; it is killed at the end of the block."""
+    write(folder, script)
+    job = Job(folder, start=shell)
+    try:
         until((folder / "started").exists)
         assert JobRecord.read(folder).state == RUNNING
-        return jobs[-1]
-
-    yield start
-    for job in jobs:
+        yield job
+    finally:
         job.kill()
         assert job.wait(SECONDS)
-
-
-Started = Callable[[str], Job]
 
 
 @pytest.mark.parametrize(
@@ -136,18 +114,19 @@ Started = Callable[[str], Job]
         (DEAF.replace(":", "test ! -e prune"), FAILED),  # by itself
     ],
 )
-def test_a_job_is_pruned(folder: Path, started: Started, script: str, state: JobState) -> None:
-    job = started(script)
-    request_prune(folder)
-    assert job.wait(SECONDS)
+def test_a_job_is_pruned(folder: Path, script: str, state: JobState) -> None:
+    with started(folder, script) as job:
+        request_prune(folder)
+        assert job.wait(SECONDS)
     assert JobRecord.read(folder).state == state
 
 
-def test_no_process_outlives_its_job(folder: Path, started: Started) -> None:
-    job = started("trap 'exit 75' TERM; sleep 100 & echo $! > child; touch started; wait")
-    job.stop()
-    assert job.wait(SECONDS)
-    until(lambda: not alive(int((folder / "child").read_text())))
+def test_no_process_outlives_its_job(folder: Path) -> None:
+    script = "trap 'exit 75' TERM; sleep 100 & echo $! > child; touch started; wait"
+    with started(folder, script) as job:
+        job.stop()
+        assert job.wait(SECONDS)
+        until(lambda: not alive(int((folder / "child").read_text())))
 
 
 def test_an_interrupted_worker_stops_its_job(folder: Path) -> None:

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from lpt.errors import PREEMPTED, ConfigError
 from lpt.runs.job_record import JOB, SWEEP, SweepRecord
+from tests.support.problems import problem_of, problems_of
 from tests.support.sweeps import FakeSweep
 
 GRID = ("prompt.layer=2,4", "seed=1,2")
@@ -34,7 +35,6 @@ def test_every_point_is_a_job(sweep: FakeSweep) -> None:
     assert settings == [(2, 1), (2, 2), (4, 1), (4, 2)]
     assert [overrides.get("cache.layers") for overrides in batch] == [[2, 4], None, None, None]
     assert {overrides["resume"] for overrides in batch} == {"auto"}
-    assert not any(key.startswith("sweep") for overrides in batch for key in overrides)
     assert sweep.states == dict.fromkeys(NAMES, ("finished", 1))
     job = sweep.jobs[NAMES[2]]
     assert job.settings == {"prompt.layer": "4", "seed": "1"}
@@ -44,12 +44,18 @@ def test_every_point_is_a_job(sweep: FakeSweep) -> None:
     assert "task=reviews" in record.fixed
 
 
-def test_finished_jobs_are_skipped_and_failed_ones_retried(sweep: FakeSweep) -> None:
+def test_finished_jobs_are_skipped_and_failed_ones_retried(
+    sweep: FakeSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
     sweep.ending = failing(2)
     assert sweep(*GRID) == 1
     ended = dict(zip(NAMES, [("finished", 1), ("failed", 1)] * 2, strict=True))
     assert sweep.states == ended
     assert {sweep.jobs[name].reason for name in NAMES[1::2]} == {"RuntimeError: out of luck"}
+    lines = capsys.readouterr().out.splitlines()
+    for line in (f"{NAMES[0]} finished: dev 0.750 in ", f"{NAMES[1]} failed: RuntimeError: out of"):
+        assert len([shown for shown in lines if shown.startswith(line)]) == 1
+    assert any(line.endswith(f"[4 of 4 ended, best dev 0.750 ({NAMES[0]})]") for line in lines)
     assert sweep(*GRID, fixed=["sweep.retry=false"]) == 1
     assert sweep.batches == []
     assert sweep.states == ended
@@ -64,21 +70,19 @@ def test_results_have_a_row_for_each_job(sweep: FakeSweep) -> None:
     sweep.ending = failing(1)  # so that the first row is a short one
     sweep(*GRID)
     rows = sweep.rows
-    assert [row["job"] for row in rows] == NAMES
-    assert [row["state"] for row in rows] == ["failed", "finished"] * 2
-    assert [row["reason"] for row in rows] == ["RuntimeError: out of luck", None] * 2
-    assert [row.get("final/dev/accuracy") for row in rows] == [None, 0.75] * 2
-    for row in rows:
+    for row, name, failed in zip(rows, NAMES, [True, False] * 2, strict=True):
+        assert (row["job"], row["run_dir"]) == (name, str(sweep.folder / "jobs" / name))
         assert row["command"].startswith("python -m lpt.cli.train model=local ")
-        assert row["run_dir"] == str(sweep.folder / "jobs" / row["job"])
+        assert row["state"] == ("failed" if failed else "finished")
+        assert row["reason"] == ("RuntimeError: out of luck" if failed else None)
+        assert row.get("final/dev/accuracy") == (None if failed else 0.75)
     with (sweep.folder / "results.csv").open(newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(file, restval="missing")
         table = list(reader)
     assert reader.fieldnames == list(rows[1])
     assert list(rows[1])[:5] == ["job", "prompt.layer", "seed", "state", "reason"]
     for line, row in zip(table, rows, strict=True):
-        cells = {key: "" if value is None else str(value) for key, value in row.items()}
-        assert line == dict.fromkeys(reader.fieldnames or (), "") | cells
+        assert line == {key: str(row.get(key) or "") for key in rows[1]}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGUSR1, PREEMPTED)])
@@ -124,27 +128,26 @@ def test_damaged_files_of_jobs_are_refused_by_name(sweep: FakeSweep) -> None:
     damaged = [jobs / NAMES[1] / JOB, jobs / NAMES[2] / "metrics.json"]
     for path in damaged:
         path.write_text("{")
-    with pytest.raises(ConfigError) as caught:
-        sweep(*GRID)
-    assert [problem.where for problem in caught.value.problems] == list(map(str, damaged))
+    problems = problems_of(lambda: sweep(*GRID))
+    assert [problem.where for problem in problems] == list(map(str, damaged))
     assert sweep.batches == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "fixed", "keys"),
     [
-        ((), (), ["sweep"]),
-        (("prompt.layer=3,7,9",), (), ["prompt.layer"] * 2),
-        (("data.max_length=64,4096",), (), ["data.max_length"]),
-        (GRID, ("run_dir=there", "resume=there"), ["resume", "run_dir"]),
+        ("", "", "sweep"),
+        ("prompt.layer=3,7,9", "", "prompt.layer prompt.layer"),
+        ("data.max_length=64,4096", "", "data.max_length"),
+        ("optim.lr=1e-3,-1 prompt.length=0,5", "", "optim.lr prompt.length"),
+        ("seed=1,2", "run_dir=there resume=there", "resume run_dir"),
     ],
 )
 def test_faults_are_reported_before_anything_is_written(
-    sweep: FakeSweep, arguments: Any, fixed: Any, keys: list[str]
+    sweep: FakeSweep, arguments: str, fixed: str, keys: str
 ) -> None:
-    with pytest.raises(ConfigError) as caught:
-        sweep(*arguments, fixed=fixed)
-    assert sorted(problem.where for problem in caught.value.problems) == keys
+    problems = problems_of(lambda: sweep(*arguments.split(), fixed=fixed.split()))
+    assert sorted(problem.where for problem in problems) == keys.split()
     assert sweep.batches == []
     assert not sweep.folder.exists()
 
@@ -158,20 +161,21 @@ def test_a_search_needs_optuna(sweep: FakeSweep, monkeypatch: pytest.MonkeyPatch
 def refusal(sweep: FakeSweep, *arguments: str, fixed: tuple[str, ...] = ()) -> str:
     """Why the folder of a sweep, which stays as it is, is refused."""
     before = {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*")}
-    with pytest.raises(ConfigError) as caught:
-        sweep(*arguments, fixed=fixed)
+    problem = problem_of(lambda: sweep(*arguments, fixed=fixed))
     assert {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*")} == before
     assert sweep.batches == []
-    [problem] = caught.value.problems
     return problem.given
 
 
-def test_a_folder_is_for_one_space(sweep: FakeSweep) -> None:
+def test_a_folder_is_for_one_space_and_one_sweep_at_a_time(sweep: FakeSweep) -> None:
     sweep(*GRID)
     (sweep.folder / "notes.txt").write_text("mine")
     for other in (("seed=1,2",), (*GRID, "optim.lr=0.5"), ("prompt.layer=2,4", "seed=1,3")):
         assert "the results of another space" in refusal(sweep, *other)
     assert "another space" in refusal(sweep, *GRID[:1], fixed=("sweep.trials=2",))
+    with FileLock(sweep.folder / ".lock"):
+        for fixed in ((), ("overwrite=true",)):
+            assert "another sweep is running in" in refusal(sweep, *GRID, fixed=fixed)
     assert sweep("seed=1,3", fixed=["overwrite=true"]) == 0
     assert sweep.states == {"seed-1": ("finished", 1), "seed-3": ("finished", 1)}
     assert (sweep.folder / "notes.txt").read_text() == "mine"
@@ -188,15 +192,6 @@ def test_a_folder_of_something_else_is_left_alone(sweep: FakeSweep, fixed: tuple
     sweep.folder.rmdir()
     sweep.folder.touch()
     assert "is a file" in refusal(sweep, *GRID, fixed=fixed)
-
-
-@pytest.mark.parametrize("fixed", [(), ("overwrite=true",)])
-def test_one_sweep_at_a_time_in_a_folder(sweep: FakeSweep, fixed: tuple[str, ...]) -> None:
-    assert sweep(*GRID) == 0
-    sweep.batches.clear()
-    with FileLock(sweep.folder / ".lock"):
-        found = refusal(sweep, *GRID, fixed=fixed)
-    assert found == f"another sweep is running in {sweep.folder}"
 
 
 def test_the_default_folder_depends_on_the_space_alone(

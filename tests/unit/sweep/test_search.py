@@ -13,9 +13,8 @@ from lpt.runs.record import RunRecord
 from lpt.sweep.jobs import JobResult
 from lpt.sweep.plan import Composer
 from lpt.sweep.search import Search
-from lpt.sweep.space import read_space
 from tests.support import runs
-from tests.support.sweeps import FakeSweep, write_metrics
+from tests.support.sweeps import FakeSweep, composer, write_metrics
 
 SPACE = (
     *("prompt=npg,mppg", "prompt.layer=all", "prompt.length=range(2,11,4)"),
@@ -25,20 +24,20 @@ SMALL = ("prompt.layer=range(2,5)", "optim.lr=interval(1e-4,1e-2)")
 
 
 @pytest.fixture
-def composer(local: list[str]) -> Composer:
-    return Composer(read_space([*local, *SPACE], {}, {}, search=True))
+def space(local: list[str]) -> Composer:
+    return composer(*local, *SPACE, search=True)
 
 
 def ended(search: Search, name: str, end: float | JobState) -> JobResult:
     """The job of a trial that has ended with that state, or finished with that dev score."""
-    finished = isinstance(end, float)
-    state = JobState.FINISHED if isinstance(end, float) else end
-    job = JobRecord(name=name, settings=search.open[name], overrides=[], state=state)
-    return job, RunRecord.model_validate(runs.metrics(dev=end)) if finished else None
+    state, result = end, None
+    if isinstance(end, float):
+        state, result = JobState.FINISHED, RunRecord.model_validate(runs.metrics(dev=end))
+    return JobRecord(name=name, settings=search.open[name], overrides=[], state=state), result
 
 
-def test_settings_are_sampled_from_the_space(composer: Composer) -> None:
-    search, same = (Search(composer, [], prune=True) for _ in range(2))
+def test_settings_are_sampled_from_the_space(space: Composer) -> None:
+    search, same = (Search(space, [], prune=True) for _ in range(2))
     names = [search.ask() for _ in range(20)]
     assert names == [f"trial-{i:03d}" for i in range(20)] == [same.ask() for _ in range(20)]
     assert search.open == same.open
@@ -51,17 +50,17 @@ def test_settings_are_sampled_from_the_space(composer: Composer) -> None:
     assert all(1e-4 <= rate <= 1e-2 for rate in rates)
     assert 4 < sum(rate < 1e-3 for rate in rates) < 16  # uniform in the logarithm
     for name, settings in search.open.items():
-        prompt = composer.point(settings, name).config.prompt
+        prompt = space.point(settings, name).config.prompt
         assert (prompt.kind, str(prompt.layer)) == (settings["prompt"], settings["prompt.layer"])
 
 
-def test_a_search_is_resumed_from_its_jobs(composer: Composer) -> None:
-    search = Search(composer, [], prune=True)
+def test_a_search_is_resumed_from_its_jobs(space: Composer) -> None:
+    search = Search(space, [], prune=True)
     names = [search.ask() for _ in range(5)]
     settings = dict(search.open)
     ends = [0.875, JobState.INTERRUPTED, JobState.FAILED, JobState.PRUNED, JobState.WAITING]
     jobs = [ended(search, name, end) for name, end in zip(names, ends, strict=True)]
-    again = Search(composer, jobs, prune=True)
+    again = Search(space, jobs, prune=True)
     assert again.open == {name: settings[name] for name in (names[1], names[4])}
     states = [TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL, TrialState.PRUNED]
     assert [trial.state for trial in again.study.trials] == [*states, TrialState.RUNNING]
@@ -72,8 +71,8 @@ def test_a_search_is_resumed_from_its_jobs(composer: Composer) -> None:
 
 
 @pytest.mark.parametrize("prune", [True, False])
-def test_a_trial_that_is_behind_is_pruned(composer: Composer, prune: bool) -> None:
-    search = Search(composer, [], prune=prune)
+def test_a_trial_that_is_behind_is_pruned(space: Composer, prune: bool) -> None:
+    search = Search(space, [], prune=prune)
     for turn in range(5):
         name = search.ask()
         assert not search.should_prune(name, [0.5, 0.7, 0.9])  # too few to compare with
@@ -93,28 +92,19 @@ def score(overrides: dict[str, Any]) -> float:
 
 
 def test_more_trials_extend_a_search(sweep: FakeSweep) -> None:
-    sweep.ending = score
-    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 0
-    assert [len(batch) for batch in sweep.batches] == [1, 1, 1]
-    three = {name: job.settings for name, job in sweep.jobs.items()}
-    assert set(three) == {"trial-000", "trial-001", "trial-002"}
-    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 0
-    assert sweep.batches == []
-    assert sweep(*SMALL, fixed=["sweep.trials=5", "sweep.jobs=2"]) == 0
-    assert [len(batch) for batch in sweep.batches] == [2]
-    five = {name: job.settings for name, job in sweep.jobs.items()}
-    assert {name: five[name] for name in three} == three
-    assert len({tuple(settings.items()) for settings in five.values()}) == 5
-    assert set(sweep.states.values()) == {("finished", 1)}
-
-
-def test_failed_trials_count_and_are_not_repeated(sweep: FakeSweep) -> None:
+    """Failed trials count and are not repeated."""
     sweep.ending = lambda given: 1 if given["run_dir"].endswith("001") else score(given)
-    for _ in range(2):
-        assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 1
-        states = [sweep.states[f"trial-00{i}"][0] for i in range(3)]
-        assert states == ["finished", "failed", "finished"]
+    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 1
+    assert [len(batch) for batch in sweep.batches] == [1, 1, 1]
+    three = sweep.jobs
+    assert sweep(*SMALL, fixed=["sweep.trials=3"]) == 1
     assert sweep.batches == []
+    assert sweep(*SMALL, fixed=["sweep.trials=5", "sweep.jobs=2"]) == 1
+    assert [len(batch) for batch in sweep.batches] == [2]
+    five = [sweep.jobs[f"trial-00{number}"] for number in range(5)]
+    assert five[:3] == [three[job.name] for job in five[:3]]
+    assert len({tuple(job.settings.items()) for job in five}) == 5
+    assert [str(job.state) for job in five] == ["finished", "failed", *["finished"] * 3]
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -1,8 +1,7 @@
-"""What Weights & Biases gets, read back from the files that it writes offline."""
+"""What Weights & Biases gets, read back from its offline files, and what is refused before."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
@@ -12,34 +11,30 @@ from typing import Any
 import pytest
 import wandb
 import yaml
-from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from lpt.config.command_line import check_overrides
+from lpt.config.schema import WandbConfig
 from lpt.config.validation import validate
-from lpt.errors import RunError
+from lpt.errors import ConfigError, Problem, Problems, RunError
 from lpt.experiment import run
 from lpt.runs.record import RunRecord
-from lpt.sweep.space import allowed_layers, read_space
-from tests.conftest import CONF, BeforeStep, Compose, MakeConfig
-from tests.support.csv_curves import read_curves
-from tests.support.keys import KEYS, holders
+from lpt.sweep.space import allowed_layers, combinations, read_space
+from lpt.tracking.wandb import check_wandb
+from tests.conftest import BeforeStep, MakeConfig
+from tests.support.configs import CONF, configured
+from tests.support.keys import KEYS
+from tests.support.outcomes import read_curves
 from tests.support.wandb_files import OfflineRun
 
 OFFLINE = ("logger.wandb.mode=offline", "logger.wandb.group=layers", "logger.wandb.tags=[late,toy]")
 SWEEP = CONF / "wandb_sweep.yaml"
+KEY = KEYS["WANDB_API_KEY"]
+pytestmark = pytest.mark.usefixtures("wandb_home")
 
 
-@pytest.fixture(autouse=True)
-def home(wandb_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user with a key and nothing else of W&B."""
-    monkeypatch.setenv("WANDB_API_KEY", KEYS["WANDB_API_KEY"])
-    return wandb_home
-
-
-def test_a_run_has_its_configuration_curves_scores_predictions_and_adapter(
-    toy: MakeConfig, tmp_path: Path, home: Path
+def test_a_run_has_its_curves_scores_predictions_and_adapter(
+    toy: MakeConfig, tmp_path: Path, wandb_home: Path
 ) -> None:
     metrics = run(toy("masked", "logger=wandb", *OFFLINE))
     assert metrics is not None
@@ -49,8 +44,6 @@ def test_a_run_has_its_configuration_curves_scores_predictions_and_adapter(
     assert (found.run.project, found.run.run_group) == ("lpt", "layers")
     assert (found.run.job_type, list(found.run.tags)) == ("run", ["late", "toy"])
     assert (found.run.display_name, found.exit_code) == ("run", 0)
-    resolved = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    assert {key: found.config[key] for key in resolved} == resolved  # type: ignore[union-attr]
 
     assert found.step_metrics["*"] == "trainer/global_step"
     dev = [(int(at["step"]) - 1, pytest.approx(at["accuracy"])) for at in metrics.dev_history]
@@ -76,12 +69,9 @@ def test_a_run_has_its_configuration_curves_scores_predictions_and_adapter(
     assert {path.parent for path in files.values()} == {(run_dir / "adapter").resolve()}
 
     assert not found.run.HasField("git")  # a remote's address may hold a token
-    # All that is to be sent lies in the run folder, and the key is not among it.
-    written = [path for path in run_dir.rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in written)
-    assert holders(run_dir) == []
-    outside = [path for path in home.rglob("*") if path.is_file()]
-    assert {path.parent for path in outside} <= {home / ".cache" / "wandb" / "logs"}
+    # All that is to be sent lies in the run folder.
+    outside = [path for path in wandb_home.rglob("*") if path.is_file()]
+    assert {path.parent for path in outside} <= {wandb_home / ".cache" / "wandb" / "logs"}
 
 
 def test_loggers_show_the_same_names(toy: MakeConfig, tmp_path: Path) -> None:
@@ -136,6 +126,7 @@ def test_a_server_that_refuses_does_so_before_training(
     def refuse(**_: Any) -> None:
         raise wandb.errors.CommError("permission denied")
 
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(RunError, match=r"permission denied\n.*mode=offline"):
         run(toy("masked", "logger=wandb"))
@@ -157,33 +148,28 @@ def test_wandb_is_not_imported_when_off() -> None:
     assert done.stdout.split() == ["False"]
 
 
-def test_wandbs_own_sweep_file_makes_valid_commands(composed: Compose) -> None:
-    """The commands are built as W&B's agent builds them, by its own functions."""
+def test_wandbs_own_sweep_file_makes_valid_commands() -> None:
+    """Its jobs are those of sweep=layers."""
     sweep = yaml.safe_load(SWEEP.read_text(encoding="utf-8"))
     assert (sweep["program"], sweep["method"]) == ("train.py", "grid")
     parameters = {name: given["values"] for name, given in sweep["parameters"].items()}
-    jobs = [
-        dict(zip(parameters, values, strict=True))
-        for values in itertools.product(*parameters.values())
-    ]
-    layers = composed("sweep=layers").sweep
+    jobs = list(combinations(parameters))
+    layers = configured("sweep=layers").sweep
     space = read_space(["model=roberta-large"], layers.fixed, layers.space, search=False)
-    ours = space.grid(lambda _: allowed_layers("npg", composed("model=roberta-large").model.layers))
+    depth = configured("model=roberta-large").model.layers
+    ours = space.grid(lambda _: allowed_layers("npg", depth))
     assert [{key: str(value) for key, value in job.items()} for job in jobs] == list(ours)
+    program, given = sweep["command"][:3], sweep["command"][3:]
+    assert program == ["${env}", "${interpreter}", "${program}"]
     for job in (jobs[0], jobs[-1]):
-        command = {"args": {name: {"value": value} for name, value in job.items()}}
-        macros: dict[str, Any] = create_sweep_command_args(command)
-        macros |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": ["train.py"]}
-        chunks = create_sweep_command(list(sweep["command"]))
-        words = [w for c in chunks for w in (macros[c[2:-1]] if c.startswith("${") else [c])]
-        assert words[:3] == ["/usr/bin/env", "python", "train.py"]
-        check_overrides(words[3:], CONF)
-        config = composed(*words[3:], "logger.wandb.mode=offline")
+        varied = [f"{key}={value}" for key, value in job.items()]  # as W&B's agent writes them
+        words = [w for text in given for w in (varied if text == "${args_no_hyphens}" else [text])]
+        check_overrides(words, CONF)
+        config = configured(*words, "logger.wandb.mode=offline")
         assert validate(config).found == []
         assert (config.prompt.layer, config.seed) == (job["prompt.layer"], job["seed"])
         assert config.logger.wandb.enabled
-        final = {f"final/dev/{name}" for name in (config.task.metric, *config.task.metrics)}
-        assert sweep["metric"]["name"] in final
+        assert sweep["metric"]["name"] == f"final/dev/{config.task.metric}"
 
 
 def test_under_wandbs_agent_the_run_is_the_agents(
@@ -194,3 +180,65 @@ def test_under_wandbs_agent_the_run_is_the_agents(
     run(toy("masked", "logger=wandb", *OFFLINE))
     found = OfflineRun(tmp_path / "run" / "wandb").run
     assert (found.run_id, found.sweep_id) == ("agentrun", "sweep123")
+
+
+def problems_of(mode: str | None, *, enabled: bool = True) -> list[Problem]:
+    problems = Problems()
+    check_wandb(WandbConfig(enabled=enabled, mode=mode), problems)
+    return problems.found
+
+
+def test_a_user_who_has_logged_in() -> None:
+    """Whatever the default host of the installed wandb: its own login writes the key."""
+    wandb.login(key=KEY, verify=False)
+    wandb.teardown()  # what follows is another process
+    assert problems_of(None) == problems_of("online") == []
+
+
+NO_KEY = ("no W&B key", "logger.wandb.mode=offline")
+BAD_KEY = ("WANDB_API_KEY", "logger.wandb.mode=offline")
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "refused_for"),
+    [
+        (None, {}, NO_KEY),
+        ("online", {}, NO_KEY),
+        ("online", {"WANDB_API_KEY": "short"}, BAD_KEY),
+        ("offline", {"WANDB_API_KEY": "short"}, ()),
+        (None, {"WANDB_API_KEY": KEY}, ()),
+        (None, {"WANDB_MODE": "offline"}, ()),  # the mode of the environment is the default
+        (None, {"WANDB_MODE": "disabled"}, ()),
+        ("offline", {"WANDB_API_KEY": KEY, "WANDB_MODE": "online"}, ("says online", "unset")),
+        ("online", {"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, ("says offline", "unset")),
+        ("online", {"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, ("says disabled", "unset")),
+    ],
+)
+def test_mode_and_key_fit(
+    mode: str | None,
+    environment: dict[str, str],
+    refused_for: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    problems = problems_of(mode)
+    assert len(problems) == bool(refused_for)
+    for problem in problems:
+        given, hint = refused_for
+        assert problem.where == "logger.wandb.mode"
+        assert given in problem.given
+        assert hint in problem.hint
+    assert problems_of(mode, enabled=False) == []
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    [problem] = problems_of("offline")
+    assert "wandb" in problem.hint
+
+
+def test_a_missing_key_is_reported_before_training(toy: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no W&B key"):
+        run(toy("masked", "logger=wandb"))
+    assert not (tmp_path / "run").exists()

@@ -10,18 +10,17 @@ import pytest
 import torch
 
 from lpt.data.examples import Examples
-from lpt.data.tasks import Task
-from lpt.data.templates import Template
 from lpt.training.evaluation import Evaluator, decide
 from lpt.training.metrics import Predictions
+from tests.support.task_tables import task
 
 
-def task(decide: str = "classification", **changes: Any) -> Task:
-    labels = ("0", "5") if decide == "regression" else ("0", "1")
-    metrics = ("pearson",) if decide == "regression" else ("accuracy",)
-    given: dict[str, Any] = {"labels": labels, "label_words": ("No", "Yes"), "metrics": metrics}
-    template = Template.parse("{text} <mask>", "masked")
-    return Task(name="toy", template=template, task_type=decide, **given | changes)
+def evaluator(
+    sets: dict[str, Examples], task_type: str = "classification", **changes: Any
+) -> Evaluator:
+    """Of a task with two labels and accuracy as metric, or as changed."""
+    toy = task(**{"task_type": task_type, "labels": ["0", "1"]} | changes)
+    return Evaluator(toy, sets)
 
 
 def examples(
@@ -39,9 +38,6 @@ def leads(*values: float) -> torch.Tensor:
 
 def predictions(scores: torch.Tensor, index: Sequence[int] | None = None) -> Predictions:
     return Predictions(torch.tensor(range(len(scores)) if index is None else index), scores)
-
-
-# Decisions
 
 
 def test_the_best_label() -> None:
@@ -75,103 +71,85 @@ def test_a_number_is_a_share_of_the_range(scale: tuple[float, float]) -> None:
     assert numbers.tolist() == pytest.approx([low + (high - low) * share for share in shares])
 
 
-# Sets
-
 SETS = {
     "train": examples([1, 1, 0], [5, 3, 4]),
     "dev": examples([0, 0, 0, 1]),
     "test": examples([1, 0, 1], [7, 2, 4]),
     "more": examples([1, -1]),
 }
-LEANING = leads(1.0, -1.0, 1.0, -1.0)  # 1, 0, 1, 0
 
 
 def test_predictions_are_in_row_order() -> None:
-    """The store gives rows in order; a sampled set has its own."""
-    evaluator = Evaluator(task(), SETS)
-    given = evaluator.predict("test", predictions(leads(-1.0, 1.0, 2.0), [2, 4, 7]))
+    """Predictions come in row order; a sampled set has its own."""
+    toy = evaluator(SETS)
+    given = toy.predict("test", predictions(leads(-1.0, 1.0, 2.0), [2, 4, 7]))
     assert given.examples.row_ids == [2, 4, 7]
     assert given.examples.columns == {"text": ["row 2", "row 4", "row 7"]}
     assert given.predicted.tolist() == [0, 1, 1]
     assert given.labels.tolist() == [0, 1, 1]
     assert given.num_labels == 2
-    assert evaluator.metrics("test", given) == {"accuracy": 1.0}
+    assert toy.metrics("test", given) == {"accuracy": 1.0}
 
 
 def test_a_set_without_labels_is_predicted_but_not_scored() -> None:
-    evaluator = Evaluator(task(), SETS)
-    given = evaluator.predict("more", predictions(leads(1.0, 2.0)))
+    toy = evaluator(SETS)
+    given = toy.predict("more", predictions(leads(1.0, 2.0)))
     assert given.predicted.tolist() == [1, 1]
-    assert evaluator.metrics("more", given) is None
-    assert evaluator.majority("more") is None
+    assert toy.metrics("more", given) is None
+    assert toy.majority("more") is None
 
 
 def test_a_set_may_have_its_own_metrics() -> None:
-    own = {"test": ("f1", "accuracy"), "more": ("matthews_correlation",)}
-    evaluator = Evaluator(task(set_metrics=own), SETS)
-    scores = evaluator.metrics(
-        "test", evaluator.predict("test", predictions(LEANING[:3], [2, 4, 7]))
-    )
-    assert scores is not None
-    assert list(scores) == ["f1", "accuracy"]
-    assert evaluator.majority("dev") == {"accuracy": 0.25}
-    assert evaluator.majority("test") == {"f1": 0.8, "accuracy": pytest.approx(2 / 3)}
+    toy = evaluator(SETS, test_metrics=["f1", "accuracy"])
+    given = toy.predict("test", predictions(leads(1.0, -1.0, 1.0), [2, 4, 7]))
+    assert list(toy.metrics("test", given) or ()) == ["f1", "accuracy"]
+    assert toy.majority("dev") == {"accuracy": 0.25}
+    assert toy.majority("test") == {"f1": 0.8, "accuracy": pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize(
     ("train", "expected"), [([1, 1, 0], 0.25), ([0, 1, 0], 0.75), ([2, 2, 0, 1], 0.0)]
 )
 def test_majority_of_labels_is_that_of_train(train: list[int], expected: float) -> None:
-    three = task(labels=("0", "1", "2"), label_words=("a", "b", "c"))
-    evaluator = Evaluator(three, {**SETS, "train": examples(train)})
-    assert evaluator.majority("dev") == {"accuracy": expected}
-
-
-# Numbers
+    sets = {**SETS, "train": examples(train)}
+    toy = evaluator(sets, labels=["0", "1", "2"], label_words=["a", "b", "c"])
+    assert toy.majority("dev") == {"accuracy": expected}
 
 
 def test_numbers() -> None:
     sets = {"train": examples([5.0, 1.0]), "dev": examples([1.0, 4.0, 2.0])}
-    evaluator = Evaluator(task("regression", metrics=("pearson", "spearman")), sets)
-    given = evaluator.predict("dev", predictions(leads(-1.0, 1.0, 0.0)))
+    metrics = {"metric": "pearson", "metrics": ["spearman"]}
+    toy = evaluator(sets, "regression", labels=["0", "5"], **metrics)
+    given = toy.predict("dev", predictions(leads(-1.0, 1.0, 0.0)))
     assert given.predicted[2] == 2.5
-    scores = evaluator.metrics("dev", given)
-    assert scores == {
+    assert toy.metrics("dev", given) == {
         "pearson": pytest.approx(0.98, abs=0.01),
         "spearman": pytest.approx(1, abs=1e-5),
     }
-    assert evaluator.majority("dev") == {"pearson": 0.0, "spearman": 0.0}
-
-
-# Choices
-
-
-def choices(groups: str, labels: Sequence[int], index: Sequence[int] | None = None) -> Examples:
-    return examples(labels, index, group=groups)
+    assert toy.majority("dev") == {"pearson": 0.0, "spearman": 0.0}
 
 
 def test_choices_of_a_set_in_another_order() -> None:
     """Sampled groups come in any order; candidates compete within their own."""
-    part = choices("ccaa", [1, 0, 0, 1], [8, 9, 2, 3])
-    evaluator = Evaluator(task("multiple_choice"), {"train": part, "dev": part})
-    given = evaluator.predict("dev", predictions(leads(1, 2, 2, 1), [2, 3, 8, 9]))
+    part = examples([1, 0, 0, 1], [8, 9, 2, 3], group="ccaa")
+    toy = evaluator({"train": part, "dev": part}, "multiple_choice")
+    given = toy.predict("dev", predictions(leads(1, 2, 2, 1), [2, 3, 8, 9]))
     assert given.predicted.tolist() == [0, 1, 1, 0]
-    assert given.groups == [[0, 1], [2, 3]]
-    assert evaluator.metrics("dev", given) == {"accuracy": 1.0}
+    assert given.examples.groups() == [[0, 1], [2, 3]]
+    assert toy.metrics("dev", given) == {"accuracy": 1.0}
 
 
 @pytest.mark.parametrize(
-    ("train", "expected"),
+    ("groups", "labels", "expected"),
     [
-        (choices("aabbcc", [1, 0, 1, 0, 0, 1]), 3 / 5),  # mostly the first position
-        (choices("aabbcc", [0, 1, 1, 0, 0, 1]), 1 / 5),  # the second
-        (choices("aaabbb", [0, 0, 1, 0, 0, 1]), 2 / 5),  # the third, or the last one
+        ("aabbcc", [1, 0, 1, 0, 0, 1], 3 / 5),  # mostly the first position
+        ("aabbcc", [0, 1, 1, 0, 0, 1], 1 / 5),  # the second
+        ("aaabbb", [0, 0, 1, 0, 0, 1], 2 / 5),  # the third, or the last one
     ],
 )
-def test_majority_of_choices_is_a_position(train: Examples, expected: float) -> None:
-    dev = choices("xxyyyzzwwwvv", [1, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0])
+def test_majority_of_choices_is_a_position(groups: str, labels: list[int], expected: float) -> None:
+    train = examples(labels, group=groups)
+    dev = examples([1, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0], group="xxyyyzzwwwvv")
     # Exact match, so that each position has a different score.
-    evaluator = Evaluator(
-        task("multiple_choice", metrics=("exact_match",)), {"train": train, "dev": dev}
-    )
-    assert evaluator.majority("dev") == {"exact_match": expected}
+    toy = evaluator({"train": train, "dev": dev}, "multiple_choice", metric="exact_match")
+    assert toy.majority("dev") == {"exact_match": expected}

@@ -1,4 +1,4 @@
-"""What depends on the machine: GPUs, bf16, attention."""
+"""What depends on the machine: GPUs, attention."""
 
 from __future__ import annotations
 
@@ -10,30 +10,17 @@ import torch
 from lpt.errors import ConfigError
 from lpt.models.backbone import attention_implementation, checkpoint_source, find_backbone
 from lpt.models.families import FAMILIES
-from lpt.training.machine import check_machine, default_attention
+from lpt.training.plan import check_devices, default_attention
 from tests.support.configs import configured
 from tests.support.tiny import SIZES, tiny_model
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    check_machine(configured("strategy.accelerator=gpu"))
+    check_devices(configured("strategy.accelerator=gpu").strategy)
+    two = configured("strategy.accelerator=gpu", "strategy=ddp", "strategy.devices=2")
     with pytest.raises(ConfigError, match="up to 1 GPUs"):
-        check_machine(configured("strategy.accelerator=gpu", "strategy=ddp", "strategy.devices=2"))
-
-
-@pytest.mark.parametrize(("capability", "warned"), [("AVX2", True), ("AVX512", False)])
-def test_slow_bf16_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    capability: str,
-    warned: bool,
-) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    check_machine(configured("strategy.accelerator=cpu"))
-    assert not caplog.text
-    check_machine(configured("strategy.accelerator=cpu", "model.dtype=bfloat16"))
-    assert ("no bf16 arithmetic" in caplog.text) == warned
+        check_devices(two.strategy)
 
 
 @pytest.mark.parametrize("family", SIZES)

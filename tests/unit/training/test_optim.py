@@ -8,7 +8,7 @@ from torch import nn
 
 from lpt.config.schema import OptimConfig
 from lpt.models.generators import build_generator
-from lpt.training.optim import build_optimizer, build_schedule
+from lpt.training.module import build_optimizer, build_schedule
 
 
 def optimizer(parameters: dict[str, nn.Parameter]) -> torch.optim.AdamW:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from lpt.config.resolve import to_dict
-from lpt.config.schema import Config
 from lpt.errors import ConfigError
-from lpt.training.resume import find_finished_run, find_resume_point
+from lpt.runs.record import RunRecord
+from lpt.training.checkpoints import find_earlier_run
 from tests.support import runs
 from tests.support.configs import resolved
 
-Find = Callable[[Config, str], Any]
-STATES = [("finished", find_finished_run), ("interrupted", find_resume_point)]
 SHA = "0" * 64
 SPLIT = {"format": 1, "task": "reviews", "kind": "masked", "template": "{text} <mask>"}
 SPLIT |= {"sha256": SHA, "sets": {}}
@@ -45,16 +41,16 @@ def interrupted(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("kind", "find"), STATES)
+@pytest.mark.parametrize("kind", ["finished", "interrupted"])
 @pytest.mark.parametrize("sha", [SHA, "1" * 64])
 def test_other_settings_and_examples_are_refused_at_once(
-    request: pytest.FixtureRequest, kind: str, find: Find, sha: str
+    request: pytest.FixtureRequest, kind: str, sha: str
 ) -> None:
     run_dir = request.getfixturevalue(kind)
     other = ("optim.lr=0.5", "seed=99", "prompt.layer=2", "task.label_words=[good,bad]")
     keys = {text.partition("=")[0] for text in other} | ({"resume"} if sha != SHA else set())
     with pytest.raises(ConfigError) as caught:
-        find(resolved(f"run_dir={run_dir}", "resume=auto", *other), sha)
+        find_earlier_run(resolved(f"run_dir={run_dir}", "resume=auto", *other), sha)
     assert {problem.where for problem in caught.value.problems} == keys
     assert all("the run was started" in problem.given for problem in caught.value.problems)
 
@@ -65,17 +61,17 @@ FREE = ("logger=csv", "cache=off", "data.num_workers=2", "data.root=elsewhere")
 def test_a_finished_run_is_found_again(finished: Path) -> None:
     """Also by its folder, and with settings that do not change its result."""
     for resume in ("resume=auto", f"resume={finished}"):
-        record = find_finished_run(resolved(f"run_dir={finished}", resume, *FREE), SHA)
-        assert record is not None
+        record = find_earlier_run(resolved(f"run_dir={finished}", resume, *FREE), SHA)
+        assert isinstance(record, RunRecord)
         assert record.dev == runs.metrics()["dev"]
-    assert find_finished_run(resolved(f"run_dir={finished}"), SHA) is None
+    assert find_earlier_run(resolved(f"run_dir={finished}"), SHA) is None
 
 
 def test_settings_that_do_not_change_the_result_may_differ(interrupted: Path) -> None:
     with pytest.raises(ConfigError, match="no readable checkpoint"):  # all else was accepted
-        find_resume_point(resolved(f"run_dir={interrupted}", "resume=auto", *FREE), SHA)
+        find_earlier_run(resolved(f"run_dir={interrupted}", "resume=auto", *FREE), SHA)
 
 
 def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("interrupted before its first checkpoint")
-    assert find_resume_point(resolved(f"run_dir={tmp_path}", "resume=auto"), SHA) is None
+    assert find_earlier_run(resolved(f"run_dir={tmp_path}", "resume=auto"), SHA) is None

@@ -1,4 +1,4 @@
-"""The state of all random number generators in checkpoints, for bit-exact resuming."""
+"""What Lightning leaves out of a bit-exact resume."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
+from lightning.pytorch import callbacks
 
 from lpt.training.distributed import gather
 
 
 class RngState(Callback):
-    """Saves and restores the generators of every rank.
+    """Saves and restores the random number generators of every rank.
 
     At a fresh start ranks other than the first are seeded again, so that each draws its own dropout
     masks.
@@ -39,11 +40,10 @@ class RngState(Callback):
         return {"ranks": gather(state)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training starts."""
         self.restored = state_dict["ranks"]
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Restore before the first batch: setting up the training draws random numbers, too."""
         if self.restored is not None:
@@ -54,3 +54,11 @@ class RngState(Callback):
             torch.cuda.set_rng_state_all(state["cuda"])
         elif trainer.global_step == batch_idx == 0 and trainer.global_rank > 0:
             torch.manual_seed(self.seed + trainer.global_rank)
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, but a run resumed after it had stopped early does not train any further."""
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True

@@ -1,16 +1,17 @@
-"""The record of a finished run."""
+"""Records of jobs, sweeps and finished runs, and the table of a run that is printed."""
 
 from __future__ import annotations
 
 import io
-import json
+import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from lpt.errors import ConfigError
+from lpt.runs.job_record import JobRecord, JobState, NumberRange, SweepRecord
 from lpt.runs.record import RunRecord
 from lpt.runs.results_table import print_results
 from tests.support import runs
@@ -30,32 +31,47 @@ def record(**changes: Any) -> RunRecord:
     return RunRecord.model_validate(content)
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    written = record()
+JOB = JobRecord(
+    name="seed-1",
+    settings={"seed": "1"},
+    overrides=["seed=1", "task.template='a b'"],
+    state=JobState.FAILED,
+    reason='it\'s "so"',
+    attempts=2,
+    started=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    seconds=1.5,
+    exit_status=-9,
+)
+SWEEP = SweepRecord(
+    name="search",
+    command="python sweep.py",
+    fixed=["task=sst2"],
+    space={
+        "prompt": ["npg", "mppg"],
+        "optim.lr": NumberRange(low=1e-4, high=1e-2, log=True),
+        "prompt.length": NumberRange(low=2, high=10, step=4),
+    },
+    search=True,
+)
+HISTORY = [{"step": step, "accuracy": 0.5} for step in range(50_000)]  # more than a megabyte
+
+
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [(JOB, "job.json"), (SWEEP, "sweep.json"), (record(dev_history=HISTORY), "metrics.json")],
+)
+def test_a_record_is_read_as_it_was_written(
+    written: JobRecord | SweepRecord | RunRecord, file: str, tmp_path: Path
+) -> None:
     written.write(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
-    assert RunRecord.read(tmp_path) == written
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+    again = written.read(tmp_path)
+    assert again == written
+    assert again.model_dump_json() == written.model_dump_json()  # integers are still integers
 
 
-def test_faults_of_a_file_come_together(tmp_path: Path) -> None:
-    content = runs.metrics()
-    content["cost"]["starts"] = 1.5
-    content["selection"]["value"] = None
-    content["config"]["seed"] = float("nan")
-    (tmp_path / "metrics.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError) as caught:
-        RunRecord.read(tmp_path)
-    file = tmp_path / "metrics.json"
-    assert {problem.where for problem in caught.value.problems} == {
-        f"{file}: {key}" for key in ("cost.starts", "selection.value", "config")
-    }
-
-
-def test_a_record_of_many_evaluations_is_read(tmp_path: Path) -> None:
-    history = [{"step": step, "accuracy": 0.5} for step in range(50_000)]
-    record(dev_history=history).write(tmp_path)
-    assert (tmp_path / "metrics.json").stat().st_size > 1 << 20
-    assert len(RunRecord.read(tmp_path).dev_history) == 50_000
+def test_the_command_of_a_job_is_quoted() -> None:
+    assert shlex.split(JOB.command) == ["python", "-m", "lpt.cli.train", *JOB.overrides]
 
 
 def test_summary_names_every_score_as_loggers_do() -> None:
@@ -68,10 +84,9 @@ def test_summary_names_every_score_as_loggers_do() -> None:
 
 
 def printed(shown: RunRecord) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    print_results(shown, console)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return text
+    output = io.StringIO()
+    print_results(shown, Console(file=output, width=200))
+    return output.getvalue()
 
 
 def test_the_table_shows_every_scored_set() -> None:
@@ -91,15 +106,16 @@ def test_the_table_shows_every_scored_set() -> None:
     assert "test: official test set" in shown
 
 
-@pytest.mark.parametrize("text", ["[/bold]", "a.tsv:100: x", "\\["])
-def test_the_table_shows_any_text_literally(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        *((text, text) for text in ("[/bold]", "a.tsv:100: x", "\\[")),
+        ("\x1b[2J\x9b", "\\x1b[2J\\x9b"),  # would move the cursor
+    ],
+)
+def test_the_table_shows_any_text_literally(text: str, shown: str) -> None:
     scores = {text: 0.5, "accuracy": 0.5}
     origin = {**runs.metrics()["split"], "origin": {"train": f"from {text}"}}
-    shown = printed(record(extra={text: scores}, split=origin, run_dir=f"runs/{text}"))
-    for expected in (f"{text} {text}", f"train: from {text}", f"all files are in runs/{text}\n"):
-        assert expected in shown
-
-
-def test_control_characters_are_escaped() -> None:
-    """They would move the cursor."""
-    assert "in runs/\\x1b[2J\\x9b" in printed(record(run_dir="runs/\x1b[2J\x9b"))
+    output = printed(record(extra={text: scores}, split=origin, run_dir=f"runs/{text}"))
+    for part in (f"{shown} {shown}", f"train: from {shown}", f"all files are in runs/{shown}\n"):
+        assert part in output
