@@ -55,8 +55,9 @@ def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
         return None
     started, environment = time.perf_counter(), current_environment(config.strategy.accelerator)
     check_devices(config.strategy)
+    launching = needs_launch(config.strategy)
     plan = prepare(config)
-    config, launching = plan.config, needs_launch(config.strategy)
+    config = plan.config
     with explain_os_errors(None), ExitStack() as stack:
         if config.run_dir is not None and Path(config.run_dir).is_dir() and not launching:
             patience = SAVING_SECONDS if config.resume is not None else 0.0

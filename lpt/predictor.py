@@ -53,8 +53,8 @@ class Predictor:
         tokenizer = find_backbone(**checkpoint_source(description.backbone)).tokenizer
         self.device = torch.device(device)
         self.labels = task.labels
-        self.word_ids = label_word_ids(tokenizer, task.label_words)
         template = Template.parse(task.template, task.kind)
+        self.word_ids = label_word_ids(tokenizer, task.label_words, template)
         self.encoder = Encoder(tokenizer, template, task.label_words, task.max_length)
         self.scorer = LabelScorer(task.kind, self.word_ids)
         self.value_range = task.value_range

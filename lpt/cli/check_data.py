@@ -11,7 +11,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from lpt.config.schema import Config
-from lpt.data.examples import UNKNOWN, Examples
+from lpt.config.task_schema import is_labeled
+from lpt.data.examples import Examples
 from lpt.data.packing import PackedTokens, tokenize
 from lpt.data.tasks import format_label
 from lpt.data.templates import MASK, WORD
@@ -91,7 +92,10 @@ def _label_words(plan: Plan) -> str:
     words = zip(
         plan.task.config.labels, plan.task.config.label_words, tokens, plan.word_ids, strict=True
     )
-    return "\n".join(f"{label} → {word!r} {token} ({i})" for label, word, token, i in words)
+    lines = [f"{label} → {word!r} {token} ({i})" for label, word, token, i in words]
+    if {"f1", "f1a"} & {*plan.task.metrics}:
+        lines[plan.task.positive_label] += ", the positive label of F1"
+    return "\n".join(lines)
 
 
 def _sets_table(plan: Plan, packed: dict[str, PackedTokens]) -> Table:
@@ -118,14 +122,14 @@ def _sets_table(plan: Plan, packed: dict[str, PackedTokens]) -> Table:
 
 
 def _label_balance(plan: Plan, examples: Examples) -> str:
-    labels = [label for label in examples.labels if label != UNKNOWN]
+    labels = [label for label in examples.labels if is_labeled(label)]
     if not labels:
         return "unlabeled"
-    if plan.task.value_range is not None:
-        spread = f"{np.mean(labels):.2f} ± {np.std(labels):.2f}"
-        return f"{spread}, {min(labels):g} to {max(labels):g}"
-    counts = [labels.count(label) for label in range(len(plan.task.config.labels))]
-    shares = " / ".join(f"{100 * count / len(labels):.0f}" for count in counts)
     unlabeled = len(examples) - len(labels)
     rest = f", {unlabeled:,} unlabeled" if unlabeled else ""
+    if plan.task.value_range is not None:
+        spread = f"{np.mean(labels):.3g} ± {np.std(labels):.3g}"
+        return f"{spread}, {min(labels):g} to {max(labels):g}{rest}"
+    counts = [labels.count(label) for label in range(len(plan.task.config.labels))]
+    shares = " / ".join(f"{100 * count / len(labels):.0f}" for count in counts)
     return f"{' / '.join(f'{count:,}' for count in counts)} ({shares} %){rest}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from lpt.errors import Problems, config_error
 from lpt.files import write_atomically
 from lpt.runs.record import RunRecord, predictions_file
 
+logger = logging.getLogger(__name__)
 Row = Mapping[str, str]
 LineWriter = Callable[[Sequence[Row]], Iterable[str]]
 _FOLDERS = {"GLUE": "glue", "SuperGLUE": "super_glue"}
@@ -37,7 +39,7 @@ class LeaderboardFile(NamedTuple):
     labels: tuple[str, ...] | None
     """Labels that it may contain; None: numbers."""
     write: LineWriter
-    """Its lines from the rows of predictions.tsv."""
+    """Its lines from the rows of predictions.tsv in the order of their official ids."""
 
 
 class SubmissionFile(NamedTuple):
@@ -53,16 +55,33 @@ class SubmissionFile(NamedTuple):
     """Why it was not written."""
 
 
+def _official_id(row: Row) -> tuple[int, ...]:
+    """The id of a row in the official data; its number where the data have no ids.
+
+    Raises:
+        ValueError: It is not made of numbers.
+    """
+    text = next(row[name] for name in (ID, GROUP, "index") if name in row)
+    try:
+        return tuple(map(int, text.split("/")))
+    except ValueError:
+        raise ValueError(f"has an id that is no number: {text!r}") from None
+
+
 def _glue_lines(rows: Sequence[Row]) -> Iterable[str]:
+    """One line per example; the ids of GLUE's test sets count from 0."""
     yield "index\tprediction"
-    yield from (f"{row['index']}\t{row['prediction']}" for row in rows)
+    for number, row in enumerate(rows):
+        if _official_id(row) != (number,):
+            first, last = (_official_id(row)[0] for row in (rows[0], rows[-1]))
+            raise ValueError(f"has ids from {first} to {last}, not those from 0 to {len(rows) - 1}")
+        yield f"{number}\t{row['prediction']}"
 
 
 def _json_lines(rows: Sequence[Row], format_label: Callable[[str], str] = str) -> Iterable[str]:
     """One line per example."""
     for row in rows:
-        idx = int(row.get(ID, row["index"]))
-        yield json.dumps({"idx": idx, "label": format_label(row["prediction"])})
+        yield json.dumps({"idx": _official_id(row)[0], "label": format_label(row["prediction"])})
 
 
 def _chosen_lines(
@@ -78,7 +97,7 @@ def _multirc_lines(rows: Sequence[Row]) -> Iterable[str]:
     """One line per paragraph, nested as in the data."""
     paragraphs: dict[int, dict[int, list[dict[str, int]]]] = {}
     for row in rows:
-        paragraph, question, answer = map(int, row[ID].split("/"))
+        paragraph, question, answer = _official_id(row)
         answers = paragraphs.setdefault(paragraph, {}).setdefault(question, [])
         answers.append({"idx": answer, "label": int(row["prediction"])})
     for paragraph, questions in paragraphs.items():
@@ -182,7 +201,8 @@ def _content(file: LeaderboardFile, folder: Path, record: RunRecord, set_name: s
     """The content of a leaderboard file.
 
     Raises:
-        ValueError: The predictions are not those of the whole official set.
+        ValueError: The predictions are not those of the whole official set, by their number,
+            labels or ids.
     """
     predictions = folder / predictions_file(set_name)
     if not predictions.is_file():
@@ -196,7 +216,10 @@ def _content(file: LeaderboardFile, folder: Path, record: RunRecord, set_name: s
         raise ValueError(f"has predictions for {size} of {file.size} ({set_name}: {origin})")
     if file.labels is not None and not {row["prediction"] for row in rows} <= set(file.labels):
         raise ValueError(f"has other labels than {', '.join(file.labels)}")
-    return "".join(f"{line}\n" for line in file.write(rows))
+    if rows and not {ID, GROUP} & rows[0].keys():
+        message = "%s: the data have no ids; %s takes their order for the official one."
+        logger.warning(message, predictions, file.name)
+    return "".join(f"{line}\n" for line in file.write(sorted(rows, key=_official_id)))
 
 
 def _write(out: Path, suite: str, contents: Mapping[str, str]) -> None:

@@ -156,6 +156,10 @@ def configure_logging() -> None:
     console = logging.StreamHandler()
     # The log file of a run has more. What concerns all ranks, rank 0 prints.
     console.setLevel(logging.INFO if is_global_zero() else logging.ERROR)
+    if not sys.stderr.isatty():  # no bars in a file
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
     for name in ("lightning.pytorch", "httpx", "httpx2", "wandb"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -6,7 +6,7 @@ Hydra stops at the first unknown name; here all of them are reported together, w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from lpt.config.label_text import spellings
 from lpt.config.resolve import flatten
 from lpt.config.schema import CONF_DIR, Config
 from lpt.errors import Problems, did_you_mean
@@ -134,3 +135,21 @@ def _values(override: Override) -> list[Any]:
 def parse_value(text: str) -> Any:
     """The value that an override with this text sets."""
     return OverridesParser.create().parse_override(f"key={text}").value()
+
+
+def label_aliases_setting(aliases: Mapping[str, str]) -> str:
+    """How to set label aliases: an override, or YAML where Hydra's grammar has no such key."""
+    override = ",".join(f"{key}:{_quoted(label)}" for key, label in aliases.items())
+    try:
+        typed = {spelling for key in parse_value(f"{{{override}}}") for spelling in spellings(key)}
+    except HydraException:
+        typed = set()
+    if set(aliases) <= typed:
+        return f'"task.label_aliases={{{override}}}"'
+    listed = ", ".join(f"{key!r}: {label!r}" for key, label in aliases.items())
+    return f"label_aliases: {{{listed}}} in the YAML file of the task"
+
+
+def _quoted(label: str) -> str:
+    bare = label.isascii() and label.isidentifier() and parse_value(label) == label
+    return label if bare else f"'{label}'"

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lpt.config.schema import Config
+from lpt.config.schema import Config, TrainerConfig
+
+_MAX_EVAL_EVERY = 100  # steps, as in the few-shot setting of the reference implementation
+_EVALUATIONS = 10  # of a shorter run
 
 
 def resolve(
@@ -36,6 +39,7 @@ def resolve(
     """
     model, prompt, task, data = config.model, config.prompt, config.task, config.data
     run_dir = config.run_dir
+    two_classes = task.task_type == "classification" and len(task.labels) == 2
     if config.resume not in (None, "auto"):
         run_dir = config.resume
     return replace(
@@ -46,12 +50,27 @@ def resolve(
             layer=_or(prompt.layer, layers // 2 + 1),  # the paper's choice
             dropout=_or(prompt.dropout, hidden_dropout),
         ),
-        task=replace(task, folder=_or(task.folder, task.name), template=template),
+        task=replace(
+            task,
+            folder=_or(task.folder, task.name),
+            template=template,
+            positive_label=_or(task.positive_label, task.labels[1] if two_classes else None),
+        ),
         data=replace(data, dev_k=_or(data.dev_k, dev_k)),
+        trainer=_with_interval(config.trainer),
         cache=replace(config.cache, dir=_or(config.cache.dir, cache_dir)),
         loss=_or(config.loss, "label_words" if task.task_type == "regression" else "vocabulary"),
         run_dir=run_dir,
     )
+
+
+def _with_interval(trainer: TrainerConfig) -> TrainerConfig:
+    if trainer.eval_every_steps is not None or trainer.eval_every_epochs is not None:
+        return trainer
+    if trainer.max_steps is None:
+        return replace(trainer, eval_every_epochs=1)
+    every = min(_MAX_EVAL_EVERY, max(1, trainer.max_steps // _EVALUATIONS))
+    return replace(trainer, eval_every_steps=every)
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -6,7 +6,7 @@ values and ranges are in the metadata of a field, checked by `lpt.config.validat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lpt.config.task_schema import DataConfig, TaskConfig, limited
+from lpt.config.label_text import read_label_texts
+from lpt.config.task_schema import MAX_SEED, DataConfig, TaskConfig, limited
 from lpt.errors import ConfigError, Problems, config_error
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -119,11 +120,14 @@ class TrainerConfig:
     max_epochs: int | None = limited(None, ge=1)
     """Epochs: passes over the training set."""
     eval_every_steps: int | None = limited(None, ge=1)
-    """Optimizer steps between dev evaluations; exactly one of the two eval intervals is set."""
+    """Optimizer steps between dev evaluations; the last step is always evaluated. null: a tenth of
+    max_steps, at most 100."""
     eval_every_epochs: int | None = limited(None, ge=1)
-    """Epochs between dev evaluations; needs max_epochs."""
+    """Epochs between dev evaluations instead, with max_epochs; the last one is always evaluated.
+    null: each epoch, unless eval_every_steps is set."""
     accumulate_grad_batches: int = limited(1, ge=1)
-    """Batches per optimizer step."""
+    """Batches per optimizer step, whose gradient and loss are means over all their examples; the
+    last step of an epoch may have fewer batches."""
     patience: int | None = limited(None, ge=1)
     """Early stopping: evaluations without a better dev score; null: train to the end."""
     precision: str = limited("32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
@@ -230,7 +234,7 @@ class Config:
     loss: str | None = limited(None, choices=("vocabulary", "label_words"))
     """Cross-entropy over the whole vocabulary (as the reference implementation) or over the label
     words only; null: vocabulary, but label_words for regression."""
-    seed: int = limited(13, ge=0)
+    seed: int = limited(13, ge=0, le=MAX_SEED)
     """Seed of initialization, batch order and dropout."""
     run_dir: str | None = None
     """Folder of the run; null: a new folder in runs/."""
@@ -247,7 +251,9 @@ def register() -> None:
 
     `${lpt.package:data/demo}` is the absolute path of a folder inside the lpt package.
     """
-    ConfigStore.instance().store(name="schema", node=Config)
+    schema = OmegaConf.structured(Config)
+    OmegaConf.set_struct(schema.task.label_aliases, False)  # new keys without Hydra's `+`
+    ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver(
         "lpt.package", lambda relative: str(PACKAGE_DIR / relative), replace=True
     )
@@ -272,9 +278,16 @@ def typed(composed: DictConfig) -> Config:
         key = str(getattr(error, "full_key", None) or "configuration")
         raise config_error(key, str(error).splitlines()[0], "a value that resolves") from error
     assert isinstance(config, Config)
-    if not config.model.name:
-        config.model.name = Path(config.model.path or config.model.package or "").name
-    return config
+    read_label_texts(config.task, problems)
+    problems.raise_if_any()
+    return with_model_name(config)
+
+
+def with_model_name(config: Config) -> Config:
+    """The configuration with the default of `model.name` filled in."""
+    model = config.model
+    name = model.name or Path(model.path or model.package or "").name
+    return replace(config, model=replace(model, name=name))
 
 
 def composition_error(error: Exception) -> ConfigError:

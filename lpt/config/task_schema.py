@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from omegaconf import MISSING
 
+MAX_SEED = 2**32 - 1
+"""Of NumPy's and Lightning's generators."""
 UNKNOWN = -1
-"""Label index, or number, of an unlabeled example."""
+"""Label index of an unlabeled example; in a regression, its number is NaN."""
 ROW_EXPANSIONS = ("copa", "multirc", "record", "wsc")
 """Names of the row expansions; lpt/data/candidates.py has a function for each."""
 CANDIDATE_EXPANSIONS = ("copa", "record")
 """Those that expand a row into a group of competing candidates."""
+
+
+def is_labeled(label: float) -> bool:
+    """Whether a label index or a number is that of a labeled example."""
+    return label != UNKNOWN if isinstance(label, int) else not math.isnan(label)
 
 
 def limited(default: Any, **limits: Any) -> Any:
@@ -68,11 +76,12 @@ class TaskConfig:
     """Candidate columns of the official row id; the first one present. Ids must be unique."""
     aliases: dict[str, list[str]] = field(default_factory=dict)
     """Alternative names of a column in official files or on the Hub."""
-    labels: list[str] = MISSING
+    labels: list[Any] = MISSING  # of text: lpt/config/label_text.py
     """Labels as in the data, in the order of the label index; of a regression, the two ends."""
-    label_aliases: dict[str, str] = field(default_factory=dict)
-    """Alternative spelling of a label (names and numbers on the Hub) -> entry of `labels`."""
-    skip_labels: list[str] = field(default_factory=list)
+    label_aliases: dict[Any, Any] = field(default_factory=dict)
+    """Other spelling of a label (names and numbers on the Hub; `1.0`, `True`) -> entry of
+    `labels`."""
+    skip_labels: list[Any] = field(default_factory=list)
     """Rows with one of these labels are skipped."""
     task_type: str = limited(
         "classification", choices=("classification", "multiple_choice", "regression")
@@ -80,8 +89,10 @@ class TaskConfig:
     """classification: the label with the highest score; multiple_choice: in each group, the
     candidate whose second label wins by the largest margin; regression: a number between the two
     labels, from the probability of the second one."""
-    label_words: list[str] = MISSING
+    label_words: list[Any] = MISSING
     """Label word of each label: a single token with a leading space, all distinct."""
+    positive_label: str | None = None
+    """Label, of two, whose F1 `f1` and `f1a` are; null: the second one."""
     templates: dict[str, str] = field(default_factory=dict)
     """Template of `masked` models (one <mask>) and of `causal` models (one {word})."""
     template: str | None = None
@@ -120,10 +131,16 @@ class DataConfig:
     test: str = limited("official", choices=("official", "dev"))
     """Test set with `protocol: full`; dev: the official dev set, for tasks whose test labels are
     secret; dev_k rows of train are then the dev set."""
-    sampling: str = limited("total", choices=("total", "per_class"))
-    """total: stratified by class frequency (reference implementation); per_class: LM-BFF."""
-    seed: int = limited(13, ge=0)
+    sampling: str = limited("total", choices=("total", "stratified", "per_class"))
+    """total: k rows by the reference implementation's rule, whose rounding may draw more or
+    fewer and leave a class out; stratified: exactly k, in the classes' proportions; per_class: k
+    of each class, as LM-BFF."""
+    seed: int = limited(13, ge=0, le=MAX_SEED)
     """Seed of the sampling; not the seed of the model."""
+    seed_order: str = limited("published", choices=("published", "single"))
+    """published: the few-shot rows that the scripts of both protocols draw in one go for the seeds
+    100, 13, 21, 42, 87: without a header line in the training file (mr, subj, trec, mpqa, cr,
+    cola), each seed shuffles what the one before it left; single: each seed by itself."""
     max_length: int = limited(256, ge=4)
     """Maximum tokens of a rendered example, with special tokens, without the prompt."""
     batch_size: int = limited(32, ge=1)

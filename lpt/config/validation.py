@@ -14,7 +14,7 @@ from lpt.config.extras import check_extra
 from lpt.config.metric_specs import METRIC_SPECS
 from lpt.config.resolve import flatten
 from lpt.config.schema import Config
-from lpt.config.task_schema import CANDIDATE_EXPANSIONS, UNKNOWN
+from lpt.config.task_schema import CANDIDATE_EXPANSIONS
 from lpt.errors import Problems, did_you_mean
 
 _COMPARISONS = {
@@ -26,7 +26,6 @@ _COMPARISONS = {
 _EXACTLY_ONE = (
     ("model.path", "model.package"),
     ("trainer.max_steps", "trainer.max_epochs"),
-    ("trainer.eval_every_steps", "trainer.eval_every_epochs"),
 )
 
 
@@ -94,13 +93,20 @@ def _check_task(config: Config, checks: _Checks) -> None:
     expected = f"{count} words, one per label, in the order of task.labels"
     checks.require(len(task.label_words) == count, "task.label_words", expected)
     if task.task_type == "regression":
-        expected = "the two ends of a range without -1, which marks missing labels: e.g. [0,5]"
+        expected = "the two ends of a range, the lower one first: e.g. [0,5]"
         checks.require(_is_range(task.labels), "task.labels", expected)
         checks.require(config.loss != "vocabulary", "loss", "label_words or null in a regression")
     elif task.task_type == "multiple_choice":
-        checks.require(count == 2, "task.labels", "two labels, as of every multiple choice")
+        expected = "[0,1] in this order: wrong and right, as the expanded rows are labeled"
+        checks.require(task.labels == ["0", "1"], "task.labels", expected)
         expected = f"task.row_expansion={' or '.join(CANDIDATE_EXPANSIONS)} for multiple_choice"
         checks.require(task.row_expansion in CANDIDATE_EXPANSIONS, "task.task_type", expected)
+    if task.positive_label is not None:
+        options = task.labels if count == 2 and task.task_type == "classification" else []
+        expected = ", ".join(options) or "null: it is for a classification with two labels"
+        hint = did_you_mean(task.positive_label, options)
+        fulfilled = task.positive_label in options
+        checks.require(fulfilled, "task.positive_label", expected, hint)
     for name in task.extra:
         if name in ("train", "dev", "test") or not re.fullmatch(r"[\w-]+", name):
             expected = "another name than train, dev, test, of letters, digits, - and _"
@@ -112,7 +118,7 @@ def _is_range(labels: Sequence[str]) -> bool:
         low, high = map(float, labels)
     except ValueError:
         return False
-    return -math.inf < low < high < math.inf and not low <= UNKNOWN <= high
+    return -math.inf < low < high < math.inf
 
 
 def _check_metrics(config: Config, checks: _Checks) -> None:
@@ -164,7 +170,7 @@ def _check_data(config: Config, checks: _Checks) -> None:
     kshot, least = data.protocol == "kshot", len(task.labels)
     expected = "a number of training examples with data=kshot, null with data=full"
     checks.require(kshot == (data.k is not None), "data.k", expected, "data=kshot data.k=100")
-    enough = data.k is None or data.sampling != "total" or data.k >= least
+    enough = data.k is None or data.sampling == "per_class" or data.k >= least
     checks.require(enough, "data.k", f"{least} or more, one per label")
     for key, folder in {"data.path": data.path, "data.root": data.root}.items():
         checks.require(folder is None or Path(folder).is_dir(), key, "an existing folder")
@@ -182,7 +188,14 @@ def _check_trainer(config: Config, checks: _Checks) -> None:
         trainer.max_steps is None or trainer.eval_every_epochs is None,
         "trainer.eval_every_epochs",
         "null with trainer.max_steps: an interval in steps",
-        "trainer.eval_every_epochs=null trainer.eval_every_steps=100",
+        "trainer.eval_every_epochs=null",
+    )
+    checks.require(
+        trainer.max_steps is not None
+        or trainer.eval_every_steps is None
+        or trainer.eval_every_epochs is None,
+        "trainer.eval_every_steps",
+        f"null with trainer.eval_every_epochs={trainer.eval_every_epochs}, or the other way round",
     )
     accumulating = trainer.max_epochs is not None and trainer.accumulate_grad_batches > 1
     checks.require(
@@ -190,13 +203,6 @@ def _check_trainer(config: Config, checks: _Checks) -> None:
         "trainer.eval_every_steps",
         "null with trainer.max_epochs and trainer.accumulate_grad_batches: an interval in epochs",
     )
-    for unit in ("steps", "epochs"):
-        length, every = getattr(trainer, f"max_{unit}"), getattr(trainer, f"eval_every_{unit}")
-        checks.require(
-            not length or not every or length % every == 0,
-            f"trainer.eval_every_{unit}",
-            f"a divisor of {length}: what is trained after the last evaluation is never selected",
-        )
 
 
 def _check_strategy(config: Config, checks: _Checks) -> None:

@@ -150,6 +150,7 @@ class TaskDataModule(LightningDataModule):
 
 def _ignore_preemption(_: int) -> None:
     """Keep a worker alive while the run saves its state; the run then ends its workers itself."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in (signal.SIGUSR1, signal.SIGINT):  # Ctrl-C in a terminal reaches all processes
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_PREEMPTION_SECONDS))

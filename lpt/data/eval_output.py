@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
+from lpt.config.task_schema import is_labeled
 from lpt.data.candidates import ANSWER, GROUP, ID
-from lpt.data.examples import UNKNOWN, Examples
+from lpt.data.examples import Examples
 from lpt.data.tasks import Task, format_label
 
 
@@ -17,15 +19,28 @@ class EvalOutput(NamedTuple):
     Attributes:
         predicted: (E,) label index (classification), number (regression), or 1 for the chosen
             candidate of each group and 0 for the others (multiple choice).
-        labels: (E,) gold labels in the same encoding; -1 where unknown.
+        labels: (E,) gold labels in the same encoding; -1, or NaN (regression), where unknown.
         num_labels: Number of labels.
         examples: The examples.
+        positive_label: Index of the label whose F1 is `f1`.
+        multiple_choice: Whether the candidates of a group compete.
     """
 
     predicted: Tensor
     labels: Tensor
     num_labels: int
     examples: Examples
+    positive_label: int = 1
+    multiple_choice: bool = False
+
+    def select(self, positions: Sequence[int]) -> EvalOutput:
+        """The predictions and labels at the given positions."""
+        chosen = list(positions)
+        return self._replace(
+            predicted=self.predicted[chosen],
+            labels=self.labels[chosen],
+            examples=self.examples.select(chosen),
+        )
 
 
 def prediction_columns(
@@ -42,9 +57,9 @@ def prediction_columns(
         if name in examples.metadata:
             columns[name] = examples.metadata[name]
     columns["prediction"] = [format_label(label, labels) for label in output.predicted.tolist()]
-    if any(label != UNKNOWN for label in examples.labels):
+    if any(map(is_labeled, examples.labels)):
         columns["label"] = [
-            format_label(label, labels) if label != UNKNOWN else "" for label in examples.labels
+            format_label(label, labels) if is_labeled(label) else "" for label in examples.labels
         ]
     if texts:
         columns |= {n: list(c) for n, c in examples.columns.items() if n not in columns}

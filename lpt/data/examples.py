@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from lpt.config.command_line import label_aliases_setting
 from lpt.config.task_schema import UNKNOWN as UNKNOWN  # re-exported
-from lpt.config.task_schema import TaskConfig
+from lpt.config.task_schema import TaskConfig, is_labeled
 from lpt.data.candidates import ANSWER, GOLD, GROUP, ID, expand_rows
-from lpt.data.tables import Table
+from lpt.data.tables import NoText, Table
 from lpt.data.tasks import Task
 from lpt.errors import Problems, did_you_mean
 
 logger = logging.getLogger(__name__)
-_NO_LABEL = (None, "", "-1")  # -1 is the hub's
-_DECIMALS = 4  # of a number: the hub stores single precision
+_NO_LABEL = (None, "", "-1")  # -1 is the hub's, unless it is one of the task's labels
+_MISREAD = re.compile(r"[\x80-\x84\x86-\x9f]")  # cp1252 has quotes there; U+0085 breaks lines
+_CP1252 = "if the file was converted from latin1, convert the original: iconv -f cp1252 -t utf-8"
+_BOOLEANS = {"false": "0", "no": "0", "off": "0", "true": "1", "yes": "1", "on": "1"}
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Examples:
 
     Attributes:
         columns: Text of each column that the template uses.
-        labels: Label index of each example, or its number; UNKNOWN (-1) where it has no label.
+        labels: Label index of each example, or its number. Without a label: UNKNOWN (-1), or NaN.
         row_ids: Index of each example in its source, from 0: of its row or, where rows are expanded
             to candidates, of its candidate.
         metadata: `id`, the official one, and of candidates `group`, `answer` (what the candidate
@@ -41,10 +47,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def labeled(self) -> bool:
-        """Whether every example has a label."""
-        return UNKNOWN not in self.labels
+    def labeled_positions(self) -> list[int]:
+        """Positions of the labeled examples; of groups, only those that are labeled throughout."""
+        labeled = [is_labeled(label) for label in self.labels]
+        if all(labeled) or GROUP not in self.metadata:
+            return [position for position, known in enumerate(labeled) if known]
+        groups = (group for group in self.groups() if all(labeled[i] for i in group))
+        return sorted(position for group in groups for position in group)
 
     def groups(self) -> list[list[int]]:
         """Positions of the examples of each group; without groups, each example alone.
@@ -94,7 +103,8 @@ def build_examples(task: Task, table: Table, *, need_labels: bool) -> Examples:
         if column is None and (need_labels or name in texts):
             _add_missing_column(config, table, name, problems)
     problems.raise_if_any()
-    columns = {name: _texts(table, str(found[name]), problems) for name in texts}
+    own = config.hub is None and config.folder is None  # not a published data set as it is
+    columns = {name: _texts(table, str(found[name]), own, problems) for name in texts}
     labels, kept = _labels(task, table, found[config.label_column], need_labels, problems)
     metadata = _metadata(config, table, problems)
     problems.raise_if_any()
@@ -105,7 +115,11 @@ def build_examples(task: Task, table: Table, *, need_labels: bool) -> Examples:
         skipped = ", ".join(map(repr, config.skip_labels))
         problems.add(table.name, f"only rows with skipped labels ({skipped})", "other rows as well")
     problems.raise_if_any()
-    return examples if len(kept) == len(table) else examples.select(kept)
+    examples = examples if len(kept) == len(table) else examples.select(kept)
+    if 0 < (labeled := len(examples.labeled_positions())) < (count := len(examples)):
+        message = "%s: %d of %d examples have no label: the scores are those of the other %d."
+        logger.warning(message, table.name, count - labeled, count, labeled)
+    return examples
 
 
 def _find_column(config: TaskConfig, table: Table, name: str) -> str | None:
@@ -126,12 +140,18 @@ def _add_missing_column(config: TaskConfig, table: Table, name: str, problems: P
     )
 
 
-def _texts(table: Table, column: str, problems: Problems) -> list[str]:
+def _texts(table: Table, column: str, own: bool, problems: Problems) -> list[str]:
     values = table.columns[column]
     with problems.rows(table.name, f"rows without {column!r}") as bad_rows:
         for row, value in enumerate(values):
             if value is None:
                 bad_rows.add(table.location(row), f"no value for {column!r}", "text")
+            elif isinstance(value, NoText):
+                given = f"{column!r} is {value.type_name}: {value[:60]}"
+                bad_rows.add(table.location(row), given, "text")
+            elif own and (found := _MISREAD.search(value)):
+                given = f"the control character {found[0]!r} in {column!r}"
+                bad_rows.add(table.location(row), given, "text", _CP1252)
     empty = sum(value is not None and not value.strip() for value in values)
     if empty:
         logger.warning("%s: %d rows with an empty %s.", table.name, empty, column)
@@ -142,46 +162,98 @@ def _labels(
     task: Task, table: Table, column: str | None, need_labels: bool, problems: Problems
 ) -> tuple[list[int] | list[float], list[int]]:
     """Label of each row, and the rows whose label is not among `skip_labels`."""
+    unknown = UNKNOWN if task.value_range is None else math.nan
     if column is None:
-        return [UNKNOWN] * len(table), list(range(len(table)))
+        return [unknown] * len(table), list(range(len(table)))
     config = task.config
     values = [None if text is None else text.strip() for text in table.columns[column]]
     class_names = table.class_names.get(column, ())
     parsed = {value: _parse_label(task, value, class_names) for value in set(values)}
     kept = [row for row, value in enumerate(values) if value not in config.skip_labels]
     expected = ", ".join(config.labels)
-    hint = "correct the row, or list the label in task.labels (with a word in task.label_words)"
+    hint = _label_hint(config.labels, [v for v in parsed if v and parsed[v] is None])
     if task.value_range:
         expected, hint = f"a number from {' to '.join(config.labels)}", "correct the row"
     with problems.rows(table.name, "rows with such labels") as bad_rows:
         for row in kept:
             value, label = values[row], parsed[values[row]]
-            if label is None or (label == UNKNOWN and need_labels):
-                given = "no label" if value in _NO_LABEL else f"label {value!r}"
+            if label is None or (need_labels and not is_labeled(label)):
+                given = "no label" if value in _NO_LABEL else f"label {_shown(str(value))}"
                 bad_rows.add(table.location(row), given, expected, hint)
-    labels = [UNKNOWN if (label := parsed[value]) is None else label for value in values]
+    labels = [unknown if (label := parsed[value]) is None else label for value in values]
     return labels if task.value_range else [int(label) for label in labels], kept
 
 
+def _label_hint(labels: Sequence[str], unknown: Sequence[str]) -> str:
+    """Aliases for the unknown labels that are other spellings of the task's, or else a correction.
+
+    Such a value differs only in case, in `.0`, in the spelling of a boolean or in Unicode form.
+    """
+    known: dict[str, list[str]] = {}
+    for label in labels:
+        known.setdefault(_spelling_key(label), []).append(label)
+    aliases = {}
+    for value in sorted(unknown):
+        if len(same := known.get(_spelling_key(value), [])) == 1:
+            aliases[value] = same[0]
+    if aliases:
+        setting = label_aliases_setting(aliases)
+        return f"correct the row; if it is another spelling of one of task.labels: {setting}"
+    return "correct the row, or list the label in task.labels (with a word in task.label_words)"
+
+
+def _spelling_key(label: str) -> str:
+    """What all spellings of a label have in common; of booleans and numbers, the number."""
+    text = unicodedata.normalize("NFKC", label).casefold()
+    text = _BOOLEANS.get(text, text)
+    try:
+        return str(float(text))
+    except ValueError:
+        return text
+
+
+def _shown(label: str) -> str:
+    """A label for a message; decomposed characters, which look like composed ones, as escapes."""
+    return repr(label) if unicodedata.is_normalized("NFC", label) else ascii(label)
+
+
 def _parse_label(task: Task, value: str | None, class_names: Sequence[str]) -> float | None:
-    """Label index or number; UNKNOWN for a missing or skipped label, None for an invalid one."""
+    """Label index; UNKNOWN for a missing or skipped label, None for an invalid one.
+
+    Of a regression, the number; NaN for a missing one.
+    """
     config = task.config
+    if task.value_range is not None:
+        missing = not value or value in config.skip_labels
+        return math.nan if missing else _parse_number(str(value), *task.value_range)
     if value is None or value in config.skip_labels:
         return UNKNOWN
-    if value in _NO_LABEL and value not in config.labels:
+    if value in _NO_LABEL and value not in (*config.labels, *config.label_aliases):
         return UNKNOWN
-    if task.value_range is not None:
-        try:
-            number = round(float(value), _DECIMALS)
-        except ValueError:
-            return None
-        inside = task.value_range[0] <= number <= task.value_range[1]
-        return number if inside or number == UNKNOWN else None
     names = [value]
     if value in map(str, range(len(class_names))):
         names.insert(0, class_names[int(value)])  # the hub's numbers may not be the task's
     labels = (config.label_aliases.get(name, name) for name in names)
     return next((config.labels.index(label) for label in labels if label in config.labels), None)
+
+
+def _parse_number(text: str, low: float, high: float) -> float | None:
+    """A number of the range; NaN for a -1 outside of it, None for anything else.
+
+    A number that the hub stored in single precision is the decimal that it stands for: 3.8 for
+    3.799999952316284.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    with np.errstate(over="ignore"):
+        single = np.float32(number)
+    if float(single) == number and not number.is_integer():
+        number = float(str(single))
+    if low <= number <= high:
+        return number
+    return math.nan if number == UNKNOWN else None
 
 
 def _metadata(config: TaskConfig, table: Table, problems: Problems) -> dict[str, list[str]]:

@@ -1,7 +1,11 @@
 """Few-shot sampling: which rows are for training, which for selection.
 
 `total` is the protocol of the reference implementation of late prompt tuning, `per_class` that of
-LM-BFF (Gao et al. 2021). The data seed is independent of the model seed.
+LM-BFF (Gao et al. 2021); `stratified` is `total` with exact numbers. The data seed is independent
+of the model seed.
+
+The scripts of both draw for all of `PUBLISHED_SEEDS` in one process. If the training file has no
+header line, each seed shuffles the order that the seed before it left.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import numpy as np
 
 from lpt.errors import config_error
 
+PUBLISHED_SEEDS = (100, 13, 21, 42, 87)
+
 
 class FewShotSplit(NamedTuple):
     """Indices of the sampled rows, in order."""
@@ -21,34 +27,66 @@ class FewShotSplit(NamedTuple):
     dev: list[int]
 
 
-def sample_total(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> FewShotSplit:
-    """Sample k training rows in total, stratified by class, and dev_k dev rows from the rest.
+def sample_total(
+    labels: Sequence[Hashable], k: int, dev_k: int, seed: int, *, cumulative: bool = False
+) -> FewShotSplit:
+    """Sample about k training rows in total and dev_k dev rows, by the reference's rule.
 
-    If fewer than dev_k rows are left, dev is all of them. `seed` is the data seed.
+    Every class but the last one gets its rounded share, and the last one the remainder: rounding
+    may leave a class without a row, or change the number of rows. If fewer than dev_k rows are
+    left, dev is all of them. `seed` is the data seed; `cumulative` shuffles like the scripts do
+    for a file without a header line.
 
     Raises:
         ConfigError: k does not fit the data.
     """
-    classes = _shuffled_classes(labels, seed)
+    classes = _classes_for(labels, k, seed, cumulative)
+    train_counts = _rounded_shares([len(rows) for rows in classes], k)
+    left = [len(rows) - count for rows, count in zip(classes, train_counts, strict=True)]
+    dev_counts = _rounded_shares(left, min(dev_k, sum(left)))
+    return _first_rows(classes, train_counts, dev_counts)
+
+
+def sample_stratified(
+    labels: Sequence[Hashable], k: int, dev_k: int, seed: int, *, cumulative: bool = False
+) -> FewShotSplit:
+    """Sample exactly k training rows in total and dev_k dev rows, in the classes' proportions.
+
+    Shares are rounded by largest remainder, and each class has a training row and, as far as
+    possible, a dev row. If fewer than dev_k rows are left, dev is all of them.
+
+    Raises:
+        ConfigError: k does not fit the data.
+    """
+    classes = _classes_for(labels, k, seed, cumulative)
+    train_counts = largest_remainder([len(rows) for rows in classes], k)
+    left = [len(rows) - count for rows, count in zip(classes, train_counts, strict=True)]
+    dev_counts = largest_remainder(left, min(dev_k, sum(left)))
+    return _first_rows(classes, train_counts, dev_counts)
+
+
+def _classes_for(
+    labels: Sequence[Hashable], k: int, seed: int, cumulative: bool
+) -> list[list[int]]:
+    classes = _shuffled_classes(labels, seed, cumulative)
     if not len(classes) <= k <= len(labels):
         raise config_error(
             "data.k",
             f"{k} training examples of {len(labels)} rows with {len(classes)} labels",
             f"{len(classes)} (one per label) to {len(labels)} (all rows)",
         )
-    train_counts = _proportional_counts([len(rows) for rows in classes], k)
-    left = [len(rows) - count for rows, count in zip(classes, train_counts, strict=True)]
-    dev_counts = _proportional_counts(left, min(dev_k, sum(left)))
-    return _first_rows(classes, train_counts, dev_counts)
+    return classes
 
 
-def sample_per_class(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) -> FewShotSplit:
+def sample_per_class(
+    labels: Sequence[Hashable], k: int, dev_k: int, seed: int, *, cumulative: bool = False
+) -> FewShotSplit:
     """Sample k training rows and up to dev_k dev rows of each class.
 
     Raises:
         ConfigError: A class has fewer than k rows.
     """
-    classes = _shuffled_classes(labels, seed)
+    classes = _shuffled_classes(labels, seed, cumulative)
     smallest = min(len(rows) for rows in classes)
     if k > smallest:
         given = f"{k} per class, but the smallest class has {smallest} rows"
@@ -58,38 +96,67 @@ def sample_per_class(labels: Sequence[Hashable], k: int, dev_k: int, seed: int) 
 
 
 def hold_out(labels: Sequence[Hashable], dev_k: int, seed: int) -> FewShotSplit:
-    """Hold out dev_k stratified dev rows, for a task without an official dev set.
+    """Hold out exactly dev_k stratified dev rows, for a task without an official dev set.
+
+    Each class keeps a training row.
 
     Raises:
-        ConfigError: dev_k leaves no row to train on.
+        ConfigError: dev_k does not leave each class a row to train on.
     """
     most = len(labels) - len(set(labels))
     if dev_k > most:
         given = f"{dev_k} dev rows of the {len(labels)} training rows"
         raise config_error("data.dev_k", given, f"at most {most}")
-    return sample_total(labels, len(labels) - dev_k, dev_k, seed)
+    classes = _shuffled_classes(labels, seed)
+    dev_counts = largest_remainder([len(rows) - 1 for rows in classes], dev_k)
+    train_counts = [len(rows) - n for rows, n in zip(classes, dev_counts, strict=True)]
+    return _first_rows(classes, train_counts, dev_counts)
 
 
-SAMPLERS = {"total": sample_total, "per_class": sample_per_class}
+SAMPLERS = {
+    "total": sample_total,
+    "stratified": sample_stratified,
+    "per_class": sample_per_class,
+}
 
 
-def _shuffled_classes(labels: Sequence[Hashable], seed: int) -> list[list[int]]:
+def _shuffled_classes(
+    labels: Sequence[Hashable], seed: int, cumulative: bool = False
+) -> list[list[int]]:
     """Rows of each class in random order; classes in order of first appearance."""
+    seeds: Sequence[int] = (seed,)
+    if cumulative and seed in PUBLISHED_SEEDS:
+        seeds = PUBLISHED_SEEDS[: PUBLISHED_SEEDS.index(seed) + 1]
     # The legacy generator's in-place shuffle of a list: published row ids depend on it.
     order = list(range(len(labels)))
-    np.random.RandomState(seed).shuffle(order)
+    for each in seeds:
+        np.random.RandomState(each).shuffle(order)
     classes: dict[Hashable, list[int]] = {}
     for row in order:
         classes.setdefault(labels[row], []).append(row)
     return list(classes.values())
 
 
-def _proportional_counts(sizes: list[int], total: int) -> list[int]:
-    """`total` divided in proportion to `sizes`; the last class gets the remainder.
+def largest_remainder(sizes: Sequence[int], total: int) -> list[int]:
+    """`total` divided in proportion to `sizes`, of which none is exceeded.
 
-    As in the reference implementation, rounding may leave the last class short of its share, or
-    without any row.
+    Shares are rounded down, and what is left goes to the largest fractions, the first of equals.
+    Then a class without a row gets one of the class with most, as long as that has another.
     """
+    whole = max(1, sum(sizes))
+    counts = [total * size // whole for size in sizes]
+    by_fraction = sorted(range(len(sizes)), key=lambda i: -(total * sizes[i] % whole))
+    for i in by_fraction[: total - sum(counts)]:
+        counts[i] += 1
+    for i, size in enumerate(sizes):
+        most = max(range(len(sizes)), key=counts.__getitem__)
+        if size and not counts[i] and counts[most] > 1:
+            counts[i], counts[most] = 1, counts[most] - 1
+    return counts
+
+
+def _rounded_shares(sizes: list[int], total: int) -> list[int]:
+    """`total` divided in proportion to `sizes` as in the reference implementation."""
     if not total:
         return [0] * len(sizes)
     counts = [round(total * size / sum(sizes)) for size in sizes[:-1]]

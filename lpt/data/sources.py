@@ -75,26 +75,45 @@ class FolderSource:
         return read_table(found[0], self.header, skip_short_rows=self.skip_short_rows)
 
     def _find(self, split: str) -> list[Path]:
-        """The file, shards or saved data set of a split; empty if there is none."""
-        if (self.path / _SAVED).is_file():
-            names = [_relative_to_task(self.hub_splits.get(split, split)), *_NAMES.get(split, [])]
-            saved = [self.path / name for name in names]
-            return [folder for folder in saved if (folder / "state.json").is_file()][:1]
-        stems = self._stems(split)
-        names = [stem for stem in stems if stem.endswith(SUFFIXES)]
-        for name in names or [f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES]:
-            if (self.path / name).is_file():
-                return [self.path / name]
-        for stem in stems:  # shards, named as on the hub
-            file = self.path / stem
-            shards = sorted(file.parent.glob(f"{file.name}-[0-9]*-of-[0-9]*.parquet"))
-            if shards and {int(path.stem.rpartition("-")[2]) for path in shards} != {len(shards)}:
-                given = f"{len(shards)} shards: {', '.join(path.name for path in shards)}"
-                expected = "all shards of one split, and no others"
-                raise config_error(str(file.parent), given, expected)
-            if shards:
-                return shards
-        return []
+        """The file, shards or saved data set of a split; empty if there is none.
+
+        Raises:
+            ConfigError: There are several, and none of them is named in the task.
+        """
+        found = self._saved(split)
+        for stem in self._stems(split) if not found else ():
+            found += self._files(stem)
+            if found and stem == self.files.get(split):
+                break
+        if len(found) > 1:
+            names = [paths[0].relative_to(self.path).as_posix() for paths in found]
+            given = f"{self.path} has {len(found)} files of {split}: {', '.join(names)}"
+            hint = f"remove the others, or name a file: task.files.{split}={names[0]}"
+            raise config_error("data.path", given, "one of them", hint)
+        return found[0] if found else []
+
+    def _saved(self, split: str) -> list[list[Path]]:
+        """The folders of a split that `datasets` saved; the hub's name has priority."""
+        if not (self.path / _SAVED).is_file():
+            return []
+        hub_name = _relative_to_task(self.hub_splits.get(split, split))
+        names = dict.fromkeys((hub_name, *_NAMES.get(split, [])))
+        found = [[self.path / n] for n in names if (self.path / n / "state.json").is_file()]
+        return found[:1] if split in self.hub_splits else found
+
+    def _files(self, stem: str) -> list[list[Path]]:
+        """The files of that name, each alone, and shards together."""
+        file = self.path / stem
+        if stem.endswith(SUFFIXES):
+            return [[file]] if file.is_file() else []
+        found = [[path] for suffix in SUFFIXES if (path := self.path / f"{stem}{suffix}").is_file()]
+        # shards, named as on the hub
+        shards = sorted(file.parent.glob(f"{file.name}-[0-9]*-of-[0-9]*.parquet"))
+        if shards and {int(path.stem.rpartition("-")[2]) for path in shards} != {len(shards)}:
+            given = f"{len(shards)} shards: {', '.join(path.name for path in shards)}"
+            expected = "all shards of one split, and no others"
+            raise config_error(str(file.parent), given, expected)
+        return [*found, shards] if shards else found
 
     def _stems(self, split: str) -> list[str]:
         """Possible names of a split's file; one with a suffix, or an absolute path, is exact."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lpt.config.task_schema import UNKNOWN, is_labeled
 from lpt.data.templates import Kind, Template
 from lpt.errors import Problems
 from lpt.files import JsonModel, read_json_model
@@ -52,7 +53,10 @@ def examples_digest(examples: Examples, template: Template, labels: Sequence[str
     sha = hashlib.sha256()
     for row, values in enumerate(zip(*examples.columns.values(), strict=True)):
         label = examples.labels[row]
-        answer = labels[label] if isinstance(label, int) and label >= 0 else str(label)
+        if not is_labeled(label):
+            answer = str(UNKNOWN)
+        else:
+            answer = labels[label] if isinstance(label, int) else str(label)
         text = template.render(dict(zip(examples.columns, values, strict=True)), answer)
         sha.update(f"{json.dumps(text)}\n".encode())
     return sha.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +33,13 @@ class Splits:
         origin: Where each set comes from, in words.
         dev_k: Size of the dev set that was sampled from train, counted as `data.dev_k`; None: dev
             is official.
+        warnings: What makes scores on the sets doubtful, in words.
     """
 
     sets: Mapping[str, Examples]
     origin: dict[str, str]
     dev_k: int | None = None
+    warnings: Sequence[str] = ()
 
     @property
     def test_sets(self) -> list[str]:
@@ -85,9 +88,10 @@ def make_splits(source: Source, task: Task, data: DataConfig, extra: Sequence[st
     read = _read_sets(source, task, names, extra, problems)
     origin = {name: OFFICIAL.format(name) for name in read} | {"test": OFFICIAL.format(test_set)}
     train, dev, dev_k = read["train"], read.get("dev"), None
+    warnings: list[str] = []
     if not official:
         dev_k = _dev_k(data, len(train.groups()))
-        train, dev = _sample(task, train, data, dev_k, origin)
+        train, dev = _sample(task, train, data, dev_k, origin, warnings)
     assert dev is not None
     sets = {"train": train, "dev": dev, "test": read[test_set]}
     sets |= {name: read[name] for name in extra if name in read}
@@ -96,7 +100,10 @@ def make_splits(source: Source, task: Task, data: DataConfig, extra: Sequence[st
         sets[name] = examples.subsample(limits.get(name, data.limit_test), data.seed)
         if (count := len(sets[name])) < len(examples):
             origin[name] += f", {count} of {len(examples)} sampled with seed {data.seed}"
-    return Splits(sets, origin, dev_k)
+    warnings += doubts(task, sets)
+    for warning in warnings:
+        logger.warning(warning)
+    return Splits(sets, origin, dev_k, warnings)
 
 
 def _dev_k(data: DataConfig, train_groups: int) -> int:
@@ -109,25 +116,40 @@ def _dev_k(data: DataConfig, train_groups: int) -> int:
 
 
 def _sample(
-    task: Task, train: Examples, data: DataConfig, dev_k: int, origin: dict[str, str]
+    task: Task,
+    train: Examples,
+    data: DataConfig,
+    dev_k: int,
+    origin: dict[str, str],
+    warnings: list[str],
 ) -> tuple[Examples, Examples]:
     """Few-shot training and dev sets, or train without a stratified part of it, and that part."""
     classes, seed = strata(task, train), f"seed {data.seed}"
     if data.protocol == "kshot":
         assert data.k is not None
-        sample = SAMPLERS[data.sampling](classes, data.k, dev_k, data.seed)
+        cumulative = data.seed_order == "published" and _shuffled_cumulatively(task, data)
+        sampler = SAMPLERS[data.sampling]
+        sample = sampler(classes, data.k, dev_k, data.seed, cumulative=cumulative)
         if not sample.dev:
             raise config_error(
                 "data.k",
                 f"{data.k} ({data.sampling}) uses all {len(classes)} examples of train",
                 "fewer: dev is sampled from the rest",
             )
-        wanted = dev_k * len({*classes})
-        if data.sampling == "per_class" and len(sample.dev) < wanted:
-            message = "The dev set of %s has only %d of %d examples: some classes have no more."
-            logger.warning(message, task.config.name, len(sample.dev), wanted)
-        origin["train"] = f"sampled from train ({data.sampling}, k={data.k}, {seed})"
-        origin["dev"] = f"sampled from the rest of train ({data.sampling}, dev_k={dev_k}, {seed})"
+        each = len({*classes}) if data.sampling == "per_class" else 1
+        drawn = {}
+        for name, key, wanted in (("train", "k", data.k), ("dev", "dev_k", dev_k)):
+            count = len(getattr(sample, name))
+            drawn[name] = f"{data.sampling}, {key}={wanted}, {seed}"
+            if count != wanted * each:
+                drawn[name] += f": {count} of {wanted * each}"
+                text = f"{key}={wanted} ({data.sampling}) gave {count} {name} examples"
+                warnings.append(f"data.{text} instead of {wanted * each}.")
+        origin["train"] = f"sampled from train ({drawn['train']})"
+        origin["dev"] = f"sampled from the rest of train ({drawn['dev']})"
+    elif not dev_k:
+        given = f"no dev set, and too few rows of train ({len(classes)}) to hold one out"
+        raise config_error("data.dev_k", given, "a dev file, or data.dev_k=N", "data.dev_k=1")
     else:
         sample = hold_out(classes, dev_k, data.seed)
         origin["train"] += " without held-out rows"
@@ -135,6 +157,35 @@ def _sample(
     groups = train.groups()
     rows = [[row for number in part for row in groups[number]] for part in sample]
     return train.select(rows[0]), train.select(rows[1])
+
+
+def doubts(task: Task, sets: Mapping[str, Examples]) -> list[str]:
+    """What makes scores on these sets doubtful: labels without training data, shared texts."""
+    train, found = sets["train"], []
+    if task.config.task_type == "classification":
+        counts = Counter(train.labels)
+        absent = [label for i, label in enumerate(task.config.labels) if not counts[i]]
+        if absent:
+            found.append(f"No training example has the label {', '.join(map(repr, absent))}.")
+        if len(counts) == 1:
+            found.append(f"All {len(train)} training examples have the same label.")
+    texts = set(zip(*train.columns.values(), strict=True))
+    for name, examples in sets.items():
+        if name != "train":
+            shared = sum(row in texts for row in zip(*examples.columns.values(), strict=True))
+            if shared:
+                found.append(f"{shared} of {len(examples)} {name} texts are training texts, too.")
+    return found
+
+
+def _shuffled_cumulatively(task: Task, data: DataConfig) -> bool:
+    """Whether the script of the protocol shuffles the order that its last seed left.
+
+    The reference's does for every file without a header line; LM-BFF's for CoLA only, as it reads
+    the other ones afresh for each seed.
+    """
+    lm_bff = data.sampling == "per_class"
+    return task.config.header is not None and (not lm_bff or task.config.name == "cola")
 
 
 def strata(task: Task, examples: Examples) -> list[Hashable]:

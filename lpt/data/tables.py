@@ -1,7 +1,7 @@
 """Tables of text from TSV, CSV, JSONL and parquet files and from `datasets`.
 
 GLUE's TSV has no quoting (a lone double quote is text), sometimes a byte-order mark, sometimes no
-header. A nested value of JSONL or parquet becomes a cell with its JSON text.
+header. A nested value of JSONL or parquet becomes a cell with its JSON text, marked as `NoText`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lpt.data.text_files import read_lines
 from lpt.errors import Problems, config_error
 
 if TYPE_CHECKING:
@@ -22,7 +26,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
+_SEPARATORS = {".tsv": "\t", ".csv": ","}
+_SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
+_AS_CSV = "If a CSV writer wrote it, write it again with commas, as .csv."
+_QUOTED_CELL = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 _MAX_CELL = 2**31 - 1  # characters of a CSV cell
+
+
+class NoText(str):
+    """The JSON text of a value that is no text: a list, an object, bytes, a date, NaN."""
+
+    __slots__ = ("type_name",)
+    type_name: str
+
+    def __new__(cls, value: Any) -> NoText:
+        """The JSON text of a value, with the name of its type."""
+        cell = super().__new__(cls, json.dumps(value, default=str))
+        cell.type_name = str(cell) if isinstance(value, float) else f"a {type(value).__name__}"
+        return cell
 
 
 @dataclass(frozen=True)
@@ -120,28 +141,80 @@ def _require_rows(table: Table) -> Table:
 
 
 def _cell(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, default=str)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
+    return str(value) if isinstance(value, Decimal) else NoText(value)
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         if line := line.rstrip("\r\n"):
             yield number, line.split("\t")
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(_MAX_CELL)
-    reader = csv.reader((line for _, line in _lines(path)), strict=True)
+    line = ""
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for _, line in read_lines(path):
+            yield line
+
+    reader = csv.reader(lines(), strict=True)
     start = 1  # a row with line breaks in its cells is named by its first line
     try:
         for row in reader:
             if row:
+                if ' "' in line:
+                    _check_spaced_quotes(f"{path}:{start}", row, line)
                 yield start, row
             start = reader.line_num + 1
     except csv.Error as error:
         reason = str(error).partition(" - ")[0]  # the rest is advice for programmers
         expected = "quoted CSV: double quotes around cells with commas, quotes or line breaks"
         raise config_error(f"{path}:{start}", reason, expected) from error
+
+
+def _check_header(path: Path, number: int, names: Sequence[str]) -> None:
+    """Refuse a first line that has another separator, or the quotes of CSV in a TSV."""
+    suffix, expected = (
+        path.suffix,
+        f"columns separated by {_SEPARATOR_NAMES[_SEPARATORS[path.suffix]]}",
+    )
+    if len(names) == 1 and (found := [s for s in _SEPARATOR_NAMES if s in names[0]]):
+        fitting = [other for other, separator in _SEPARATORS.items() if separator == found[0]]
+        given = f"columns separated by {_SEPARATOR_NAMES[found[0]]}: {names[0]!r}"
+        hint = f"name it {path.stem}{fitting[0]}" if fitting else "save it with commas, as CSV"
+        raise config_error(f"{path}:{number}", given, f"{expected} in a {suffix} file", hint)
+    if (
+        suffix == ".tsv"
+        and names
+        and all(len(name) > 1 and name[0] == name[-1] == '"' for name in names)
+    ):
+        given = f"names in quotes: {', '.join(names)}"
+        expected = "a TSV file, whose quotes are part of the text"
+        raise config_error(f"{path}:{number}", given, expected, _AS_CSV)
+
+
+def _warn_of_quoting(table: Table) -> None:
+    """Tell of cells of a TSV that a CSV writer has quoted: `"He said ""hi"" to me"`."""
+    for name, cells in table.columns.items():
+        rows = [row for row, cell in enumerate(cells) if cell and _QUOTED_CELL.fullmatch(cell)]
+        if rows:
+            message = "%s: %d cells of %s seem to be quoted as in CSV; a TSV keeps such quotes. %s"
+            logger.warning(message, table.location(rows[0]), len(rows), name, _AS_CSV)
+
+
+def _check_spaced_quotes(where: str, row: Sequence[str], line: str) -> None:
+    """Refuse CSV cells with a space before their quotes, which are no quotes to CSV then."""
+    spaced = [cell for cell in row if cell.startswith(" ") and cell.lstrip()[:1] == '"']
+    # In a cell that is rightly quoted, its own quotes are doubled in the line.
+    if any(re.search(rf"(^|,){re.escape(cell)}", line.rstrip("\r\n")) for cell in spaced):
+        given = f"a space before a quoted cell: {spaced[0]!r}"
+        raise config_error(where, given, "quotes right behind the comma", "remove the space")
 
 
 def _read_delimited(
@@ -152,6 +225,8 @@ def _read_delimited(
 ) -> Table:
     rows = iter(numbered_rows)
     number, first = next(rows, (0, list(header or ())))  # of an empty file: none
+    if header is None or len(header) > 1:
+        _check_header(path, number, first)
     if header is None or set(header) & set(first):
         header = first
         if len(set(header)) != len(header):
@@ -177,7 +252,10 @@ def _read_delimited(
     problems.raise_if_any()
     if skipped:
         logger.warning("%s: skipped %d rows with too few columns.", path, skipped)
-    return Table(str(path), columns, lines)
+    table = Table(str(path), columns, lines)
+    if path.suffix == ".tsv":
+        _warn_of_quoting(table)
+    return table
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -185,7 +263,7 @@ def _read_jsonl(path: Path) -> Table:
     lines: list[int] = []
     problems = Problems()
     with problems.rows(str(path)) as bad_rows:
-        for number, line in _lines(path):
+        for number, line in read_lines(path):
             if not (line := line.rstrip("\r\n")):
                 continue
             try:
@@ -211,19 +289,3 @@ def _parse_record(line: str) -> dict[str, str | None]:
     if "\\ud" in line.lower():  # an escaped lone surrogate is valid JSON, but no text
         json.dumps(record, ensure_ascii=False).encode()
     return {name: _cell(value) for name, value in record.items()}
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their line ends."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise config_error(
-                    f"{path}:{number}",
-                    f"byte 0x{raw[error.start]:02x} at {error.start} is not UTF-8",
-                    "UTF-8 text",
-                    f"convert the file: iconv -f latin1 -t utf-8 {path.name}",
-                ) from error
-            yield number, line

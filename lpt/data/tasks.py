@@ -40,6 +40,12 @@ class Task:
         return (extra.metrics if extra is not None else []) or self.metrics
 
     @property
+    def positive_label(self) -> int:
+        """Index of the label whose F1 is `f1`."""
+        name = self.config.positive_label
+        return 1 if name is None else self.config.labels.index(name)
+
+    @property
     def value_range(self) -> tuple[float, float] | None:
         """The range of a regression task; None for other tasks."""
         if self.config.task_type != "regression":
@@ -49,8 +55,8 @@ class Task:
 
 
 def format_label(label: float, labels: Sequence[str]) -> str:
-    """A label as the data write it: a number, or the label with that index."""
-    return f"{label:.3f}" if isinstance(label, float) else labels[label]
+    """A label as the data write it: a number with all its digits, or the label with that index."""
+    return str(label) if isinstance(label, float) else labels[label]
 
 
 def build_task(config: Config, kind: Kind | None) -> Task:

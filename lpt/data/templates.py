@@ -64,6 +64,11 @@ class Template:
         """Columns it inserts, in order of first appearance."""
         return tuple(dict.fromkeys(n for n in _COLUMN.findall(self.text) if n != WORD))
 
+    def around_answer(self, value: str) -> tuple[str, str]:
+        """The text before and after the mask or {word}, with `value` in place of every column."""
+        before, after = (_COLUMN.sub(value, side) for side in self.text.split(self._slot))
+        return before, after
+
     def render(
         self, values: Mapping[str, str], answer: str, clean: Callable[[str], str] = str
     ) -> str:

@@ -39,8 +39,12 @@ class SplitRecord(JsonModel):
     """Examples of each set."""
     groups: dict[str, int]
     """Groups of each set whose examples form groups."""
+    labeled: dict[str, int] = Field(default_factory=dict)
+    """Labeled examples, on which it is scored, of each set that is labeled in part."""
     truncated: dict[str, int]
     """Texts of each set that were cut at data.max_length."""
+    warnings: list[str] = Field(default_factory=list)
+    """What makes scores on the sets doubtful: classes without rows, shared texts, other numbers."""
     sha256: str
     """Of rows and texts of train, dev and test."""
 

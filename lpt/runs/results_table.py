@@ -27,13 +27,26 @@ def print_results(record: RunRecord, console: Console) -> None:
         cells = ["" if value is None else f"{value:.3f}" for value in values]
         table.add_row(title, *cells, style="bold" if kind == "final" else None)
     console.print(table)
+    positive = config["task"].get("positive_label")
+    for metric in dict.fromkeys(metric for _, metric in columns if metric in ("f1", "f1a")):
+        if positive is not None:
+            line = f"{metric} is the F1 of the label {positive!r}"
+            console.print(literal_text(line), soft_wrap=True)
     trainable, total = record.parameters.trainable, record.parameters.total
     cost, selection = record.cost, record.selection
     for line in (
         f"trained {trainable:,} of {total:,} parameters ({100 * trainable / total:.2f} %) in "
         f"{cost.train_seconds:.0f} s, {cost.examples_per_second:.1f} examples/s; "
         f"best dev {selection.metric} at step {selection.step}",
-        "; ".join(f"{split}: {origin}" for split, origin in record.split.origin.items()),
+        "; ".join(f"{name}: {_origin(record, name)}" for name in record.split.origin),
         f"all files are in {record.run_dir}",
     ):
         console.print(literal_text(line), soft_wrap=True)
+
+
+def _origin(record: RunRecord, name: str) -> str:
+    """Where a set comes from and, if only a part of it is labeled, on how much it was scored."""
+    split = record.split
+    labeled = split.labeled.get(name)
+    scored = f", scored on the {labeled} of {split.sizes[name]} with a label" if labeled else ""
+    return split.origin[name] + scored

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from lpt.config.resolve import flatten
 from lpt.config.schema import LoggerConfig
 from lpt.runs.record import RunRecord
 from lpt.tracking.wandb import build_wandb_logger, log_outputs
@@ -42,7 +43,22 @@ class FaultTolerantLogger(Logger):
         self._call("save")
 
     def finalize(self, status: str) -> None:
-        self._call("finalize", status)
+        """Lightning's end of each fit and test: only a failure ends the run; see `close`."""
+        if status == "success":
+            self.save()
+        else:
+            self._call("finalize", status)
+
+    def log_results(self, config: Mapping[str, Any], scores: dict[str, float], step: int) -> None:
+        """Log the final scores, for TensorBoard together with the resolved configuration."""
+        if isinstance(self.wrapped, TensorBoardLogger):
+            self._call("log_hyperparams", flatten(config), scores, step=step)
+        else:
+            self.log_metrics(scores, step=step)
+
+    def close(self) -> None:
+        """End the run; a TensorBoard logger would begin another file after this."""
+        self._call("finalize", "success")
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> None:
         if not self.enabled:
@@ -73,7 +89,10 @@ def build_loggers(
     if config.csv:
         loggers.append(CSVLogger(run_dir, name="csv"))
     if config.tensorboard:
-        loggers.append(TensorBoardLogger(run_dir, "tensorboard", "", purge_step=resumed_at))
+        options: dict[str, Any] = {"purge_step": resumed_at, "default_hp_metric": False}
+        board = TensorBoardLogger(run_dir, "tensorboard", "", **options)
+        board.log_hyperparams(flatten(resolved))  # to hparams.yaml; with the scores at the end
+        loggers.append(board)
     if config.wandb.enabled:
         loggers.append(build_wandb_logger(config.wandb, run_dir, resolved))
     return [FaultTolerantLogger(wrapped) for wrapped in loggers]
@@ -87,8 +106,8 @@ def log_results(
 ) -> None:
     """Log the final scores, and to W&B the adapter and the columns of each set's predictions."""
     for entry in loggers:
-        entry.log_metrics(record.summary(), step=record.cost.steps)
         assert isinstance(entry, FaultTolerantLogger)
+        entry.log_results(record.config, record.summary(), record.cost.steps)
         if entry.enabled and isinstance(entry.wrapped, WandbLogger):
             log_outputs(entry.wrapped.experiment, run_dir, record, predictions)
-        entry.finalize("success")
+        entry.close()

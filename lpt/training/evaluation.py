@@ -28,6 +28,7 @@ class Evaluator:
             name: examples.select(sorted(range(len(examples)), key=examples.row_ids.__getitem__))
             for name, examples in sets.items()
         }
+        self._labeled = {name: part.labeled_positions() for name, part in self.sets.items()}
 
     def predict(self, name: str, predictions: Predictions) -> EvalOutput:
         """Predictions for a set from the label scores of all of its rows."""
@@ -38,9 +39,13 @@ class Evaluator:
         return self._with_labels(examples, predicted)
 
     def metrics(self, name: str, output: EvalOutput) -> dict[str, float] | None:
-        """Metrics of the predictions for a set; None where its labels are unknown."""
-        labeled = self.sets[name].labeled
-        return compute_metrics(output, self.task.metrics_for(name)) if labeled else None
+        """Metrics of the predictions for the labeled examples of a set; None if it has none."""
+        labeled = self._labeled[name]
+        if not labeled:
+            return None
+        if len(labeled) < len(output.examples):
+            output = output.select(labeled)
+        return compute_metrics(output, self.task.metrics_for(name))
 
     def majority(self, name: str) -> dict[str, float] | None:
         """Metrics of the constant prediction that is most frequent in train.
@@ -66,8 +71,16 @@ class Evaluator:
         return self.metrics(name, self._with_labels(examples, predicted))
 
     def _with_labels(self, examples: Examples, predicted: Tensor) -> EvalOutput:
-        labels = torch.tensor(examples.labels)
-        return EvalOutput(predicted, labels, len(self.task.config.labels), examples)
+        task = self.task
+        numbers = task.value_range is not None
+        return EvalOutput(
+            predicted,
+            torch.tensor(examples.labels, dtype=torch.float64 if numbers else torch.long),
+            len(task.config.labels),
+            examples,
+            task.positive_label,
+            task.config.task_type == "multiple_choice",
+        )
 
 
 def decide(
@@ -93,7 +106,7 @@ def decide(
     if task_type == "regression":
         assert value_range is not None
         low, high = value_range
-        return low + (high - low) * scores.softmax(1)[:, 1]
+        return low + (high - low) * scores.double().softmax(1)[:, 1]
     margin = scores[:, 1] - scores[:, 0]
     chosen = torch.zeros(len(scores), dtype=torch.long)
     for rows in groups():

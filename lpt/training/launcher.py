@@ -60,13 +60,27 @@ def needs_launch(strategy: StrategyConfig) -> bool:
     expected = strategy.devices * strategy.num_nodes
     key = "strategy.devices" if strategy.num_nodes == 1 else "strategy.num_nodes"
     if not is_rank() and strategy.num_nodes == 1:
+        if expected == 1:
+            _check_slurm_tasks()
         return expected > 1
     size = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     started = int(size) if is_rank() else 0
     if started != expected:
         given = f"{expected} ranks in all, but {started} started by torchrun or srun"
         raise config_error(key, given, "devices x nodes ranks", "docs/several-devices.md")
+    _check_slurm_tasks()
     return False
+
+
+def _check_slurm_tasks() -> None:
+    """Check that Lightning can tell the ranks from the variables of Slurm."""
+    tasks, job = os.environ.get("SLURM_NTASKS", "1"), os.environ.get("SLURM_JOB_NAME")
+    others = "LOCAL_RANK" in os.environ or "SLURM_NTASKS_PER_NODE" in os.environ
+    if int(tasks) == 1 or others or job in ("bash", "interactive"):  # so Lightning ignores Slurm
+        return
+    expected = "1 for a single device, or --ntasks-per-node for several, started with srun"
+    hint = "change --ntasks in the job script (docs/several-devices.md)"
+    raise config_error("SLURM_NTASKS", f"{tasks} without --ntasks-per-node", expected, hint)
 
 
 def launch_run(config: Config, command: Sequence[str]) -> RunRecord:

@@ -59,32 +59,47 @@ class LatePromptModule(LightningModule):
         self.eval_output: EvalOutput | None = None
         self.eval_metrics: dict[str, float] | None = None
         self.grad_norm: Tensor | None = None
+        self.window = 1  # batches that Lightning accumulates into an optimizer step
+        self.step_sizes, self.position = [1], 0  # of the batches of a step; this one among them
+        self.step_means: Tensor | float = 0.0  # loss and padding of the step, up to this batch
         self.strict_loading = False  # checkpoints hold no frozen weights
 
     def on_fit_start(self) -> None:
         self.model.train()  # transformers loads in eval mode, and Lightning keeps the mode
 
+    def on_train_batch_start(self, _: Batch, batch_idx: int) -> None:
+        """Note the sizes of all batches that are accumulated into the optimizer step at hand."""
+        self.window = self.trainer.accumulate_grad_batches
+        loader: Any = self.trainer.train_dataloader
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        self.step_sizes = loader.batch_sampler.window_sizes(number, self.window)
+        self.position = batch_idx % self.window
+
     def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
-        """Loss of one batch.
+        """Loss of one batch; the mean over all examples of an optimizer step is logged.
 
         Returns:
-            `loss`: weighted by this rank's share of the examples, so that the mean over ranks,
-            which DDP takes of the gradients, is the mean over the global batch, also where the
-            last batch of a pass is uneven. `mean`: global mean over ranks, which is logged.
+            `loss`: weighted by the share of the examples of the step, so that the gradient is that
+            of their mean, also where batches or ranks have unequal shares: DDP takes the mean over
+            ranks, and Lightning divides by `accumulate_grad_batches`. `mean`: mean over the
+            examples of all ranks in this batch.
         """
         words_only = self.loss_over == "label_words" and self.scorer.words_only
         logits = self.model(batch, words_only=words_only)
         loss = self.scorer.loss(logits, batch, self.loss_over)
         size, padding = len(batch.labels), 1.0 - batch.attention_mask.float().mean()
-        mean = loss.detach()
+        means = torch.stack([loss.detach().float(), padding])
         if (ranks := world_size()) > 1:
-            weighted = torch.stack([torch.ones_like(padding), mean.float(), padding]) * size
+            weighted = torch.cat([torch.ones_like(means[:1]), means]) * size
             examples, *sums = self.trainer.strategy.reduce(weighted, reduce_op="sum")
-            mean, padding = (total / examples for total in sums)
+            means = torch.stack(sums) / examples
             loss = loss * (size * ranks / examples)
-        self.log("train/loss", mean, prog_bar=True, batch_size=size)
-        self.log("train/padding", padding, batch_size=size)
-        return {"loss": loss, "mean": mean}
+        share = self.step_sizes[self.position] / sum(self.step_sizes)
+        self.step_means = means * share + (self.step_means if self.position > 0 else 0.0)
+        if self.position == len(self.step_sizes) - 1:
+            self.log("train/loss", self.step_means[0], prog_bar=True, batch_size=size)
+            self.log("train/padding", self.step_means[1], batch_size=size)
+        return {"loss": loss * (share * self.window), "mean": means[0]}
 
     def configure_gradient_clipping(
         self,

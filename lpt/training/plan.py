@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from lpt.caching.policy import check_cache
 from lpt.config.resolve import resolve, to_dict
-from lpt.config.schema import Config, StrategyConfig
+from lpt.config.schema import Config, StrategyConfig, with_model_name
 from lpt.config.validation import check_layer, validate
 from lpt.data.split_file import SplitDescription, describe_splits
 from lpt.data.splits import Splits, read_splits
@@ -61,6 +60,7 @@ def prepare(config: Config) -> Plan:
     Raises:
         ConfigError: Every problem found, in one message.
     """
+    config = with_model_name(config)  # from Python it may have none
     problems = validate(config)
     check_run_dir(config, problems)
     check_wandb(config.logger.wandb, problems)
@@ -72,7 +72,8 @@ def prepare(config: Config) -> Plan:
         task = build_task(config, backbone.family.kind if backbone is not None else None)
     if backbone is not None:
         with problems.collect():
-            ids = label_word_ids(backbone.tokenizer, config.task.label_words)
+            template = task.template if task is not None else None
+            ids = label_word_ids(backbone.tokenizer, config.task.label_words, template)
     if backbone is not None and task is not None:
         with problems.collect():
             words, max_length = config.task.label_words, config.data.max_length
@@ -141,19 +142,11 @@ def _check_backbone(config: Config, backbone: Backbone, problems: Problems) -> N
 
 
 def _check_sizes(config: Config, splits: Splits, problems: Problems) -> None:
-    """Every rank needs examples; training in epochs must last until its first evaluation."""
-    trainer, ranks = config.trainer, config.strategy.devices * config.strategy.num_nodes
+    """Every rank needs examples."""
+    ranks = config.strategy.devices * config.strategy.num_nodes
     for name, part in splits.sets.items():
         if len(part) < ranks:
             problems.add("strategy.devices", f"{ranks} for {len(part)} {name} examples")
-    if trainer.max_epochs is None or trainer.eval_every_steps is None:
-        return
-    per_step = config.data.batch_size * ranks
-    steps = trainer.max_epochs * math.ceil(len(splits.sets["train"]) / per_step)
-    if trainer.eval_every_steps > steps:
-        given = f"{trainer.eval_every_steps}, but training ends after {steps}"
-        expected = f"1 to {steps}: without an evaluation no checkpoint can be selected"
-        problems.add("trainer.eval_every_steps", given, expected)
 
 
 def default_attention(config: Config, backbone: Backbone) -> str:

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from lpt.config.resolve import to_dict
 from lpt.data.datamodule import TaskDataModule
 from lpt.data.eval_output import EvalOutput, prediction_columns
-from lpt.data.examples import UNKNOWN
 from lpt.data.split_file import SPLIT_FILE
 from lpt.files import write_atomically
 from lpt.methods.late_prompt import LatePrompt
@@ -22,6 +21,7 @@ from lpt.runs.adapter import BackboneIdentity, save_adapter
 from lpt.runs.record import BackboneRecord, RunRecord, ScoresOrNone, SplitRecord, write_predictions
 from lpt.runs.run_dir import ADAPTER, CONFIG_FILE, is_global_zero
 from lpt.tracking.loggers import log_results
+from lpt.training.callbacks.progress import log_evaluation
 from lpt.training.checkpoints import AtomicCheckpointIO, Checkpoint
 from lpt.training.module import LatePromptModule
 from lpt.training.plan import Plan
@@ -35,10 +35,12 @@ def score_zero_shot(
 ) -> dict[str, ScoresOrNone]:
     """Scores of the language model without a prompt, for all sets but train."""
     sets = {name: part for name, part in data.splits.sets.items() if name != "train"}
-    labeled = [name for name, part in sets.items() if part.labeled]
+    labeled = [name for name, part in sets.items() if part.labeled_positions()]
     module.prompted = False
     scores, _ = _score(trainer, module, data, labeled)
     module.prompted = True
+    for name, found in scores.items():
+        log_evaluation("zero-shot", name, found)
     return dict.fromkeys(sets) | scores
 
 
@@ -74,11 +76,14 @@ def describe_sets(plan: Plan, data: TaskDataModule) -> SplitRecord:
     """The record of the sets."""
     sets = plan.splits.sets
     groups = {name: len(examples.groups()) for name, examples in sets.items()}
+    labeled = {name: len(examples.labeled_positions()) for name, examples in sets.items()}
     return SplitRecord(
         origin=plan.splits.origin,
         sizes={name: len(examples) for name, examples in sets.items()},
         groups={name: count for name, count in groups.items() if count < len(sets[name])},
+        labeled={name: count for name, count in labeled.items() if 0 < count < len(sets[name])},
         truncated={name: packed.truncated for name, packed in data.packed.items()},
+        warnings=list(plan.splits.warnings),
         sha256=plan.split_description.sha256,
     )
 
@@ -115,9 +120,9 @@ def save_outputs(
     for name, output in outputs.items():
         write_predictions(run_dir, name, prediction_columns(output, task))
         tables[name] = prediction_columns(output, task, texts=True)
-        if unlabeled := output.examples.labels.count(UNKNOWN):
-            message = "%d of %d %s rows have no labels: %s was predicted, but not scored."
-            logger.warning(message, unlabeled, len(output.examples), name, name)
+        if not output.examples.labeled_positions():
+            message = "None of the %d %s examples has a label: %s was predicted, but not scored."
+            logger.warning(message, len(output.examples), name, name)
     log_results(loggers, record, run_dir, tables)
     record.write(run_dir)
     logger.debug("finished: dev %s, test %s", record.dev, record.test)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from lpt.config.resolve import to_dict
@@ -18,8 +17,10 @@ from lpt.runs.run_dir import BEST, CHECKPOINTS, LAST
 from lpt.tracking.loggers import build_loggers
 from lpt.training.callbacks.dev_history import DevHistory
 from lpt.training.callbacks.exact_resume import EarlyStopping, RngState
+from lpt.training.callbacks.last_evaluation import LastEvaluation
 from lpt.training.callbacks.non_finite import NonFiniteGuard
 from lpt.training.callbacks.preemption import Preemption
+from lpt.training.callbacks.progress import ProgressBar, in_terminal
 from lpt.training.callbacks.throughput import ThroughputMonitor
 from lpt.training.checkpoints import AtomicCheckpointIO, Checkpoint
 
@@ -58,6 +59,7 @@ def build_trainer(
         default_root_dir=run_dir,
         log_every_n_steps=min(10, config.trainer.eval_every_steps or 10),
         enable_model_summary=False,
+        enable_progress_bar=in_terminal(),
         **_length(config.trainer),
     )
 
@@ -85,9 +87,10 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
         RngState(config.seed),
         DevHistory(run_dir, metric),
         NonFiniteGuard(),
+        LastEvaluation(),
         ThroughputMonitor(),
         *([LearningRateMonitor("step")] if config.logger != LoggerConfig() else []),
-        TQDMProgressBar(refresh_rate=10 if sys.stderr.isatty() else 50),
+        *([ProgressBar()] if in_terminal() else []),
         *([stopping] if patience is not None else []),
         # Last: the checkpoint that it saves includes what the other callbacks noted of the step.
         Preemption(run_dir),

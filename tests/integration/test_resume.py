@@ -15,12 +15,12 @@ from lightning import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lpt.config.schema import Config
-from lpt.errors import PREEMPTED, ConfigError
+from lpt.errors import CTRL_C, PREEMPTED, ConfigError
 from lpt.experiment import run
-from tests.conftest import BeforeStep, MakeConfig
+from tests.conftest import BeforeStep, MakeConfig, toy_overrides
 from tests.support.outcomes import assert_same, outcome, weights
 from tests.support.problems import problem_of
-from tests.support.processes import ended, forked
+from tests.support.processes import ended, forked, started
 
 STEPS = ("trainer.max_steps=12", "trainer.eval_every_steps=3")
 EPOCHS = (
@@ -90,21 +90,84 @@ def test_a_preempted_run_resumes(
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, PREEMPTED), (signal.SIGINT, CTRL_C)]
+)
 def test_a_run_preempted_before_training_exits_at_once(
-    start: Start, tmp_path: Path, callbacks: list[Callback]
+    start: Start, tmp_path: Path, callbacks: list[Callback], number: signal.Signals, status: int
 ) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    preempt = LambdaCallback(on_test_batch_start=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(number)
+    preempt = LambdaCallback(on_test_batch_start=lambda *_: signal.raise_signal(number))
     callbacks.append(preempt)
     with pytest.raises(SystemExit) as stopped:
         run(start("run", *STEPS, "resume=auto"))
-    assert stopped.value.code == PREEMPTED
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert stopped.value.code == status
+    assert signal.getsignal(number) == before
     assert not (tmp_path / "run" / "checkpoints").exists()
     callbacks.remove(preempt)
     run(start("run", *STEPS, "resume=auto"))
     run(start("whole", *STEPS))
     assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("length", ["steps", "accumulated"])
+def test_ctrl_c_saves_the_step_at_hand(
+    *,
+    start: Start,
+    tmp_path: Path,
+    before_step: BeforeStep,
+    caplog: pytest.LogCaptureFixture,
+    length: str,
+) -> None:
+    overrides = LENGTHS[length]
+    run(start("whole", *overrides))
+    config = start("stopped", *overrides, "resume=auto")
+    before_step(4, partial(signal.raise_signal, signal.SIGINT))
+    with pytest.raises(SystemExit) as stopped:
+        run(config)
+    assert stopped.value.code == CTRL_C
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    hint = f"Stopped by Ctrl-C. Rerun the same command with resume={tmp_path / 'stopped'} to"
+    assert hint in caplog.text
+    last = torch.load(tmp_path / "stopped" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 5
+    run(config)
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_second_ctrl_c_stops_at_once(start: Start, before_step: BeforeStep) -> None:
+    def twice() -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    before_step(4, twice)
+    assert forked_run(start("run", *STEPS)) == CTRL_C
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_workers_too(
+    checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path
+) -> None:
+    """What is printed into a file has neither tracebacks nor progress bars."""
+    long = ("trainer.max_steps=40000", "trainer.eval_every_steps=20", "data.num_workers=1")
+    given = toy_overrides(checkpoints, toy_data, "masked", *long, f"run_dir={tmp_path / 'run'}")
+    with started(given, tmp_path / "output.txt") as command:
+        command.wait_for_evaluation()
+        os.killpg(command.process.pid, signal.SIGINT)
+        assert command.end() == CTRL_C
+    assert "Saved a checkpoint at step" in command.text
+    assert f"Rerun the same command with resume={tmp_path / 'run'}" in command.text
+    for unwanted in ("Traceback", "it/s", "\x1b["):
+        assert unwanted not in command.text
+
+
+def test_ctrl_c_stays_ignored_where_it_is(start: Start, before_step: BeforeStep) -> None:
+    """In the background of a script, and in the jobs of a sweep."""
+    before_step(4, partial(signal.raise_signal, signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run(start("run", *STEPS)) is not None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # Kills
@@ -175,11 +238,11 @@ def test_the_result_of_a_finished_run_is_printed_again(
     start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(start("run", *STEPS))
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("[!.]*")}
     capsys.readouterr()
     assert run(start("run", *STEPS, "resume=auto")) == first
     assert "late prompt" in capsys.readouterr().out
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("[!.]*")}
     assert after == before
 
 

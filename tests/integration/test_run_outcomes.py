@@ -104,9 +104,35 @@ def test_test_set_without_labels_is_predicted_but_not_scored(
         metrics = run(toy("causal", f"data.path={data}", "task.header=null"))
     assert metrics is not None
     assert metrics.test is metrics.zero_shot["test"] is metrics.majority["test"] is None
-    assert "24 of 24 test rows have no labels" in caplog.text
+    assert "None of the 24 test examples has a label" in caplog.text
     rows = table(tmp_path / "run" / "predictions.tsv")
     assert [list(row) for row in rows] == [["index", "prediction"]] * 24
+
+
+def test_test_set_that_is_labeled_in_part(
+    toy: MakeConfig, tmp_path: Path, toy_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    test = (data / "test.tsv").read_text().splitlines()
+    (data / "test.tsv").write_text("\n".join([f"\t{test[0][2:]}", "-1\tgood", *test[2:]]) + "\n")
+    metric = ("task.metric=f1", "task.metrics=[accuracy]", "task.positive_label=0")
+    record = run(toy("masked", f"data.path={data}", *metric))
+    assert record is not None
+    assert record.split.labeled == {"test": 22}
+    rows = table(tmp_path / "run" / "predictions.tsv")
+    known = [(row["prediction"], row["label"]) for row in rows if row["label"]]
+    assert (len(rows), len(known)) == (24, 22)
+    right, found = (sum(pair[i] == "0" for pair in known) for i in (1, 0))
+    hits = known.count(("0", "0"))
+    accuracy = sum(a == b for a, b in known) / 22
+    expected = {"f1": 2 * hits / (right + found) if right + found else 0.0, "accuracy": accuracy}
+    assert record.test == pytest.approx(expected, abs=1e-12)
+    assert record.zero_shot["test"]
+    assert record.majority["test"]
+    output = " ".join(capsys.readouterr().out.split())
+    assert "f1 is the F1 of the label '0'" in output
+    assert "scored on the 22 of 24 with a label" in output
 
 
 def test_adapter_is_refused_with_another_config(toy: MakeConfig, tmp_path: Path) -> None:
@@ -163,7 +189,7 @@ def test_extra_evaluation_sets(
     sizes = {"train": 80, "dev": 24, "test": 24, "more": 10, "blind": 7}
     assert metrics.split.sizes == sizes
     assert set(metrics.split.truncated) == set(metrics.split.sizes)
-    assert "7 of 7 blind rows have no labels: blind was predicted, but not scored" in caplog.text
+    assert "None of the 7 blind examples has a label: blind was predicted" in caplog.text
 
     run_dir = tmp_path / "run"
     # The sets share rows with the test set.
@@ -236,3 +262,17 @@ def test_the_data_of_another_run_are_verified(toy: MakeConfig, tmp_path: Path) -
     assert {problem.where for problem in problems} == {"data.verify"}
     assert [problem.given.split(":")[0] for problem in problems] == ["train", "dev"]
     assert (tmp_path / "run" / "metrics.json").read_text() == before
+
+
+def test_costs_of_a_run_that_was_resumed_after_its_training(
+    toy: MakeConfig, tmp_path: Path
+) -> None:
+    first = run(toy("masked"))
+    (tmp_path / "run" / "metrics.json").unlink()
+    second = run(toy("masked", "resume=auto"))
+    assert first is not None
+    assert second is not None
+    assert second.cost.starts == 2
+    assert second.cost.peak_memory_mib == pytest.approx(first.cost.peak_memory_mib, rel=0.2)
+    assert second.cost.train_seconds == pytest.approx(first.cost.train_seconds, rel=0.2)
+    assert second.cost.total_seconds > second.cost.train_seconds > 0

@@ -12,7 +12,7 @@ from lightning import Callback, Trainer
 from lpt.experiment import run
 from lpt.models.inputs import Batch
 from tests.conftest import MakeConfig
-from tests.support.outcomes import curve
+from tests.support.outcomes import curve, weights
 from tests.support.trained import KINDS, train_batches
 
 
@@ -112,6 +112,41 @@ def test_learns_with_frozen_weights_in_bf16(toy: MakeConfig, spy: Spy, precision
     assert {p.dtype for p in spy.model.split.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in spy.model.generator.parameters()} == {torch.float32}
     assert sum(spy.losses[-5:]) < 0.5 * sum(spy.losses[:5])
+
+
+BY_EPOCHS = "trainer=epochs trainer.max_steps=null trainer.eval_every_steps=null"
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        ("trainer.max_steps=2 trainer.eval_every_steps=100", [2]),
+        ("trainer.max_steps=5 trainer.eval_every_steps=3", [3, 5]),
+        (
+            "trainer.max_steps=3 trainer.eval_every_steps=2 trainer.accumulate_grad_batches=3",
+            [2, 3],
+        ),
+        (f"{BY_EPOCHS} trainer.max_epochs=3 trainer.eval_every_epochs=2", [10, 15]),
+        (f"{BY_EPOCHS} trainer.max_epochs=1 trainer.eval_every_epochs=3", [5]),
+        (f"{BY_EPOCHS} trainer.max_epochs=2 trainer.eval_every_steps=4", [4, 8, 10]),
+        (f"{BY_EPOCHS} trainer.max_epochs=1 trainer.eval_every_steps=40", [5]),
+    ],
+)
+def test_the_last_step_is_always_evaluated(
+    toy: MakeConfig, tmp_path: Path, length: str, steps: list[int]
+) -> None:
+    """Also in a run that is killed after it, which is trained no further when it is resumed."""
+    metrics = run(toy("masked", *length.split()))
+    assert metrics is not None
+    assert [scores["step"] for scores in metrics.dev_history] == steps
+    assert metrics.cost.steps == steps[-1]
+    last = weights(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    again = run(toy("masked", *length.split(), "resume=auto"))
+    assert again is not None
+    assert (again.dev_history, again.test) == (metrics.dev_history, metrics.test)
+    assert again.cost.steps == steps[-1]
+    torch.testing.assert_close(weights(tmp_path / "run"), last, rtol=0, atol=0)
 
 
 def test_epochs_accumulation_and_patience(toy: MakeConfig, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 
 from lpt.data.tasks import format_label
 from lpt.runs.record import RunProgress
+from lpt.training.callbacks.progress import log_evaluation
 from lpt.training.module import LatePromptModule
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class DevHistory(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.history.append({"step": trainer.global_step, **pl_module.eval_metrics})
-        logger.debug("step %d: dev %s", trainer.global_step, pl_module.eval_metrics)
+        steps = int(trainer.estimated_stepping_batches)
+        log_evaluation(f"step {trainer.global_step} of {steps}", "dev", pl_module.eval_metrics)
         self._write(trainer)
         self._check_collapse(pl_module)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,20 +14,23 @@ from typing import Any, NoReturn
 
 from lightning import Callback, Trainer
 
-from lpt.errors import PREEMPTED
+from lpt.errors import CTRL_C, PREEMPTED
 from lpt.runs.run_dir import CHECKPOINTS, LAST
 
 logger = logging.getLogger(__name__)
 # Windows has no SIGUSR1.
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class Preemption(Callback):
-    """Answers SIGTERM and SIGUSR1 with a checkpoint and exit status 75.
+    """Answers SIGTERM and SIGUSR1 with a checkpoint and exit status 75, Ctrl-C with 130.
 
     While the training runs, the state is saved as last checkpoint after the optimizer step at hand
     (one signalled rank is enough), and the same command with `resume` continues. Before and after
-    the training there is nothing to save, and the process exits at once.
+    the training there is nothing to save, and the process exits at once; so it does at a second
+    Ctrl-C. Where something else handles Ctrl-C, or it is ignored, that stays so: a job of a sweep
+    is stopped by the sweep, a rank by its launcher.
 
     Args:
         run_dir: Folder of the run.
@@ -36,18 +40,22 @@ class Preemption(Callback):
         self.run_dir = run_dir
         self.received: int | None = None
         self.training = False
-        self.watching = False
+        self.watched: list[signal.Signals] = []
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Handle the signals within the block, if this is the main thread."""
-        self.watching = threading.current_thread() is threading.main_thread()
-        before = {number: signal.getsignal(number) for number in _SIGNALS if self.watching}
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.getsignal(number) for number in _SIGNALS}
+            if before[signal.SIGINT] is not signal.default_int_handler:
+                del before[signal.SIGINT]
+        self.watched = list(before)
         self.on_validation_start()
         try:
             yield
         finally:
-            self.watching = False
+            self.watched = []
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -56,9 +64,8 @@ class Preemption(Callback):
 
         Those broadcast to the other ranks in the middle of whatever they do.
         """
-        if self.watching:
-            for number in _SIGNALS:
-                signal.signal(number, self._handle)
+        for number in self.watched:
+            signal.signal(number, self._handle)
 
     on_test_start = on_predict_start = on_validation_start
 
@@ -92,12 +99,18 @@ class Preemption(Callback):
             self._exit()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == self.received == signal.SIGINT:
+            os._exit(CTRL_C)
         self.received = number
         if not self.training:
             self._exit()
+        if number == signal.SIGINT:
+            logger.warning("Saving after this step. Press Ctrl-C again to stop without saving.")
 
     def _exit(self) -> NoReturn:
+        by_user = self.received == signal.SIGINT
         name = signal.Signals(self.received).name if self.received is not None else "a signal"
         hint = f"resume={self.run_dir}"
-        logger.warning("Stopped by %s. Rerun the same command with %s to continue.", name, hint)
-        raise SystemExit(PREEMPTED)
+        text = "Stopped by %s. Rerun the same command with %s to continue."
+        logger.warning(text, "Ctrl-C" if by_user else name, hint)
+        raise SystemExit(CTRL_C if by_user else PREEMPTED)

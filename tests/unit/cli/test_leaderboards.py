@@ -99,6 +99,62 @@ WRITTEN: dict[str, tuple[str, list[str], Columns, list[str]]] = {
 }
 
 
+IN_ANY_ORDER: dict[str, tuple[str, list[str], Columns, list[str]]] = {
+    "WNLI.tsv": ("wnli", ["0", "1"], {"id": ["1", "0"]}, ["index\tprediction", "0\t1", "1\t0"]),
+    "WiC.jsonl": (
+        "wic",
+        ["true", "false"],
+        {"id": ["10", "9"]},
+        ['{"idx": 9, "label": "false"}', '{"idx": 10, "label": "true"}'],
+    ),
+    "COPA.jsonl": (
+        "copa",
+        ["0", "1", "1", "0"],
+        {"id": ["1/0", "1/1", "0/0", "0/1"], "group": ["1", "1", "0", "0"], "answer": list("0101")},
+        ['{"idx": 0, "label": 0}', '{"idx": 1, "label": 1}'],
+    ),
+    "MultiRC.jsonl": (
+        "multirc",
+        ["1", "0"],
+        {"id": ["2/7/11", "2/7/9"], "group": ["2/7", "2/7"]},
+        [
+            '{"idx": 2, "passage": {"questions": [{"idx": 7, "answers": ['
+            '{"idx": 9, "label": 0}, {"idx": 11, "label": 1}]}]}}'
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_ANY_ORDER)
+def test_answers_stand_under_their_official_ids(tmp_path: Path, name: str) -> None:
+    task, predictions, columns, expected = IN_ANY_ORDER[name]
+    run = finished(tmp_path / "run", task, predictions, columns)
+    assert submit([run], tmp_path / "out")[name].run == run
+    [file] = (tmp_path / "out").glob(f"*/{name}")
+    assert file.read_text().splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        (["1", "2"], "has ids from 1 to 2, not those from 0 to 1"),
+        (["7", "0"], "has ids from 0 to 7, not those from 0 to 1"),
+        (["0", "q1"], "has an id that is no number: 'q1'"),
+        (["0", ""], "has an id that is no number: ''"),
+    ],
+)
+def test_other_ids_than_those_of_glue(tmp_path: Path, ids: list[str], reason: str) -> None:
+    run = finished(tmp_path / "run", "cola", ["0", "1"], {"id": ids})
+    file = submit([run], tmp_path / "out")["CoLA.tsv"]
+    assert (file.run, file.reason) == (None, f"{run} {reason}")
+
+
+def test_data_without_ids(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = finished(tmp_path / "run", "cola", ["0", "1"])
+    assert submit([run], tmp_path / "out")["CoLA.tsv"].run == run
+    assert "the data have no ids; CoLA.tsv takes their order for the official one" in caplog.text
+
+
 @pytest.mark.parametrize("name", WRITTEN)
 def test_content_of_a_file_and_its_zip(tmp_path: Path, name: str) -> None:
     task, predictions, columns, expected = WRITTEN[name]

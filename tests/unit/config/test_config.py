@@ -14,7 +14,7 @@ from lpt.config.command_line import check_overrides
 from lpt.config.schema import PromptConfig
 from lpt.config.validation import validate
 from lpt.models.generators import GENERATORS
-from tests.support.configs import CONF, GROUPS, configured
+from tests.support.configs import CONF, GROUPS, configured, resolved
 
 CHOICES = [(group, choice) for group in sorted(GROUPS) for choice in GROUPS[group]]
 FILES = [CONF / "train.yaml", *(CONF / group / f"{choice}.yaml" for group, choice in CHOICES)]
@@ -94,7 +94,8 @@ def test_paper_settings_are_the_papers() -> None:
     prompt = fewshot.prompt
     assert (prompt.kind, prompt.layer, prompt.length, prompt.bottleneck) == ("npg", 13, 5, 128)
     assert (fewshot.data.max_length, fewshot.model.dropout) == (512, "all")
-    assert (fewshot.trainer.max_steps, fewshot.trainer.eval_every_steps) == (1000, 100)
+    trainer = resolved("experiment=roberta_large_fewshot").trainer
+    assert (trainer.max_steps, trainer.eval_every_steps) == (1000, 100)
     assert (fewshot.data.batch_size, fewshot.optim.lr) == (32, 1e-3)
     full = configured("experiment=gpt2_large_full")
     assert (full.model.name, full.prompt.layer, full.data.protocol) == ("gpt2-large", 19, "full")

@@ -48,7 +48,31 @@ def test_every_default_is_filled_in() -> None:
         "data.dev_k": 30,
     }
     assert values(dev_k=30).items() >= defaults.items()
+    assert values("task=mrpc")["task.positive_label"] == "1"
+    assert values("task=mrpc", "task.positive_label=0")["task.positive_label"] == "0"
+    for name in ("mnli", "copa", "stsb"):  # three labels, candidates, numbers
+        assert values(f"task={name}")["task.positive_label"] is None
     assert values("task=stsb")["loss"] == "label_words"  # of a number: over its two words
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps", "epochs"),
+    [
+        (("trainer.max_steps=1",), 1, None),
+        (("trainer.max_steps=2",), 1, None),
+        (("trainer.max_steps=57",), 5, None),
+        (("trainer.max_steps=5000",), 100, None),
+        (("trainer.max_steps=2", "trainer.eval_every_steps=50"), 50, None),
+        (("trainer=epochs",), None, 1),
+        (("trainer=epochs", "trainer.eval_every_epochs=3"), None, 3),
+        (("trainer=epochs", "trainer.eval_every_steps=30"), 30, None),
+    ],
+)
+def test_the_evaluation_interval_fits_the_length(
+    overrides: tuple[str, ...], steps: int | None, epochs: int | None
+) -> None:
+    trainer = resolved(*overrides).trainer
+    assert (trainer.eval_every_steps, trainer.eval_every_epochs) == (steps, epochs)
 
 
 def test_values_that_are_set_stay() -> None:

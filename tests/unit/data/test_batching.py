@@ -84,6 +84,25 @@ def test_resuming_at_any_batch_continues_the_order(shape: Shape, data: st.DataOb
     assert found == expected[consumed:]
 
 
+@example((10, 4, 1, None), 3, None)
+@given(shapes(), st.integers(1, 5), st.none() | st.integers(1, 30))
+def test_window_sizes_are_those_of_the_batches(
+    shape: Shape, window: int, batches: int | None
+) -> None:
+    """Also across the end of a pass; a window ends with the iteration."""
+    size, batch_size, ranks, _ = shape
+    [sampler] = samplers((size, batch_size * ranks, 1, None), batches=batches)
+    length = len(sampler)
+    several = samplers(shape, batches=batches)
+    for start in (0, length):  # two iterations
+        sizes = [len(batch) for batch in sampler]
+        for index in range(length):
+            first = index - index % window
+            for rank in several:
+                found = rank.window_sizes(start + index, window)
+                assert found == sizes[first : first + window]
+
+
 @example((8, 2, 2, list(range(1, 9))))
 @given(shapes())
 def test_ranks_share_each_global_batch(shape: Shape) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -81,7 +83,8 @@ def test_invalid_labels(used: Task, value: str, expected: str, need: bool) -> No
 def test_missing_labels_are_for_test_sets(used: Task, value: str | None) -> None:
     rows = table(["pos" if used is not NUMBER else "1.0", value])
     found = examples_of(rows, used, need_labels=False)
-    assert (found.labels, found.labeled) == ([1, UNKNOWN], False)
+    unknown = math.nan if used is NUMBER else UNKNOWN
+    assert (found.labels, found.labeled_positions()) == ([1, unknown], [0])
     [problem] = refused(rows, used)
     assert problem.where == "train.tsv:4"
     assert problem.given == ("label '-1.0'" if value == "-1.0" else "no label")
@@ -90,7 +93,65 @@ def test_missing_labels_are_for_test_sets(used: Task, value: str | None) -> None
 def test_numbers() -> None:
     labels = ["0", "5.000", "3.800", "3.799999952316284", "2", "1e-1", " 4.5 "]
     assert examples_of(table(labels), NUMBER).labels == [0.0, 5.0, 3.8, 3.8, 2.0, 0.1, 4.5]
-    assert [format_label(label, NUMBER.config.labels) for label in (3.8, 5.0)] == ["3.800", "5.000"]
+    assert [format_label(label, NUMBER.config.labels) for label in (3.8, 5.0)] == ["3.8", "5.0"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "labels"),
+    [
+        (("0", "0.001"), ["0.000110", "0.000121", "0.000989", "1e-7"]),
+        (("0", "1"), ["0.12341", "0.12344", "0.1234123412341", "0.1234123412342"]),
+        (("0", "1e9"), ["123456791", "123456792", "123456793.5", "999999999.875"]),
+        (("-1e3", "-1"), ["-1.00001", "-1.00002", "-1", "-999.99999"]),
+    ],
+)
+def test_numbers_are_not_rounded(ends: tuple[str, str], labels: list[str]) -> None:
+    used = task(labels=list(ends), task_type="regression")
+    found = examples_of(table(labels), used).labels
+    assert found == [float(label) for label in labels]
+    assert [float(format_label(label, ends)) for label in found] == found
+
+
+@pytest.mark.parametrize("ends", [("-1", "1"), ("-3", "3"), ("-1.5", "-0.5")])
+def test_minus_one_is_a_number_of_a_range_that_holds_it(ends: tuple[str, str]) -> None:
+    used = task(labels=list(ends), task_type="regression")
+    rows = table(["-1", "-1.0", "-0.75", ""])
+    found = examples_of(rows, used, need_labels=False)
+    assert found.labels == [-1.0, -1.0, -0.75, math.nan]
+    assert found.labeled_positions() == [0, 1, 2]
+    [problem] = refused(rows, used)
+    assert (problem.where, problem.given) == ("train.tsv:8", "no label")
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        task(labels=["-1", "1"]),
+        task(label_aliases={"-1": "neg", "1": "pos"}),
+    ],
+)
+def test_minus_one_is_a_label_where_the_task_says_so(used: Task) -> None:
+    found = examples_of(table(["-1", "1", ""]), used, need_labels=False)
+    assert found.labels == [0, 1, UNKNOWN]
+
+
+def test_a_set_that_is_labeled_in_part_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        examples_of(table(["pos", "", "neg", "-1", "pos"]), need_labels=False)
+    assert "train.tsv: 2 of 5 examples have no label: the scores are those of the other 3" in (
+        caplog.text
+    )
+    caplog.clear()
+    examples_of(table(["", ""]), need_labels=False)
+    examples_of(table(["pos", "neg"]), need_labels=False)
+    assert not caplog.text
+
+
+def test_groups_are_scored_if_they_are_labeled_throughout() -> None:
+    labels, groups = [0, 1, UNKNOWN, 1, 1, UNKNOWN], [*"abacbc"]
+    part = Examples({}, labels, list(range(6)), {"group": groups})
+    assert part.labeled_positions() == [1, 4]
+    assert Examples({}, labels, list(range(6))).labeled_positions() == [0, 1, 3, 4]
 
 
 def test_set_without_labels() -> None:
@@ -229,7 +290,7 @@ def test_groups_need_a_right_answer_where_candidates_compete() -> None:
     [problem] = refused(jsonl(good, bad), used, need_labels=False)
     assert problem.where == "train.jsonl:2"
     assert problem.given.startswith("no right answer among ")
-    assert examples_of(jsonl(good), used).labeled
+    assert examples_of(jsonl(good), used).labeled_positions() == [0, 1]
 
 
 def test_groups_that_are_judged_answer_by_answer_need_no_right_one() -> None:

@@ -9,7 +9,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lpt.data.fewshot import FewShotSplit, hold_out, sample_per_class, sample_total
+from lpt.data.fewshot import (
+    PUBLISHED_SEEDS,
+    FewShotSplit,
+    hold_out,
+    largest_remainder,
+    sample_per_class,
+    sample_stratified,
+    sample_total,
+)
 from tests.support.problems import problem_of
 
 SEEDS = (13, 21, 42, 87, 100)
@@ -67,7 +75,50 @@ def test_samples(seed: int) -> None:
     held_out = hold_out(labels, dev_k, seed)
     check_rows(labels, held_out)
     assert (len(held_out.train), len(held_out.dev)) == (len(labels) - dev_k, dev_k)
-    check_stratified(labels, sizes, held_out.train)
+    check_exact(sizes, len(labels) - dev_k, counts(labels, held_out.train))
+    check_exact(sizes, dev_k, counts(labels, held_out.dev))
+
+    exact = sample_stratified(labels, 20, 30, seed)
+    check_rows(labels, exact)
+    assert (len(exact.train), len(exact.dev)) == (20, min(30, len(labels) - 20))
+    check_exact(sizes, 20, counts(labels, exact.train))
+
+
+def check_exact(pool: Counter[str], total: int, drawn: Counter[str]) -> None:
+    """Each class has a row, as far as they go, and its share to within two rows."""
+    assert len(drawn) == min(len(pool), total)
+    whole = sum(pool.values())
+    assert all(abs(drawn[name] - total * size / whole) < 2 for name, size in pool.items())
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "dev_k"), [(150, 100, 1000), (150, 100, 500), (60, 6, 72), (60, 3, 36)]
+)
+def test_held_out_rows_of_many_classes(classes: int, each: int, dev_k: int) -> None:
+    labels = [f"{i}" for i in range(classes)] * each
+    sample = hold_out(labels, dev_k, 13)
+    check_rows(labels, sample)
+    assert len(sample.dev) == dev_k
+    assert len(sample.train) == len(labels) - dev_k
+    train, dev = counts(labels, sample.train), counts(labels, sample.dev)
+    assert max(dev.values()) - min(dev[label] for label in labels) <= 1
+    assert min(train[label] for label in labels) >= 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total", "expected"),
+    [
+        ([190, 10], 8, [7, 1]),  # 7.6 and 0.4, but each class has a row
+        ([190, 10], 1, [1, 0]),
+        ([20] * 10, 15, [2] * 5 + [1] * 5),
+        ([3, 3, 3], 8, [3, 3, 2]),
+        ([5, 0], 5, [5, 0]),
+        ([0, 0], 0, [0, 0]),
+        ([1, 1, 98], 3, [1, 1, 1]),
+    ],
+)
+def test_largest_remainder(sizes: list[int], total: int, expected: list[int]) -> None:
+    assert largest_remainder(sizes, total) == expected
 
 
 def test_rows_of_a_seed() -> None:
@@ -75,6 +126,26 @@ def test_rows_of_a_seed() -> None:
     labels = ["a", "b", "b"] * 8
     assert sample_total(labels, 6, 4, 13) == ([17, 1, 7, 8, 0, 9], [11, 20, 13, 15])
     assert sample_per_class(labels, 2, 2, 13) == ([17, 1, 0, 9], [7, 8, 15, 21])
+
+
+@pytest.mark.parametrize("sampler", [sample_total, sample_per_class, sample_stratified])
+def test_files_without_a_header_are_shuffled_cumulatively(
+    sampler: Callable[..., FewShotSplit],
+) -> None:
+    """As a script does that loops over the seeds and shuffles the lines in place."""
+    lines = [(i, "abb"[i % 3]) for i in range(60)]
+    labels = [label for _, label in lines]
+    for seed in PUBLISHED_SEEDS:
+        np.random.seed(seed)
+        np.random.shuffle(lines)  # type: ignore[arg-type]
+        of_class = {x: [i for i, label in lines if label == x] for x in "ab"}
+        sample = sampler(labels, 9, 6, seed, cumulative=True)
+        for label in "ab":
+            drawn = [i for i in (*sample.train, *sample.dev) if labels[i] == label]
+            assert drawn == of_class[label][: len(drawn)]
+    assert sampler(labels, 9, 6, 5, cumulative=True) == sampler(labels, 9, 6, 5)
+    assert sampler(labels, 9, 6, 100, cumulative=True) == sampler(labels, 9, 6, 100)
+    assert sampler(labels, 9, 6, 13, cumulative=True) != sampler(labels, 9, 6, 13)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +43,51 @@ def test_named_file_header_and_short_rows(tmp_path: Path) -> None:
 
 
 SHARD = "-00000-of-00001.parquet"
-BEST_FIRST = {  # by the name in the task: what may hold the dev set
+DEV_FILES = {  # by the name in the task: what may hold the dev set
     None: "dev.tsv dev.jsonl validation.csv valid.jsonl val.parquet validation_matched.parquet "
     f"dev{SHARD} validation_matched{SHARD}",
-    "dev_matched": "dev_matched.tsv dev_matched.parquet dev.tsv validation_matched.csv "
-    f"validation_matched{SHARD}",
+    "dev_matched": f"dev_matched.tsv dev_matched.parquet dev_matched{SHARD}",
+    "sub/dev": "sub/dev.csv sub/dev.parquet",
     "sub/dev.jsonl": "sub/dev.jsonl",
 }
 
 
-@pytest.mark.parametrize("named", BEST_FIRST)
-def test_priority_of_file_names(tmp_path: Path, named: str | None) -> None:
+@pytest.mark.parametrize("named", DEV_FILES)
+def test_several_files_of_a_split_are_refused(tmp_path: Path, named: str | None) -> None:
     folder = FolderSource(tmp_path, {"dev": named}, hub_splits=HUB_SPLITS)
-    if named is not None and named.endswith(".jsonl"):
-        write_texts(tmp_path / "dev.tsv")
+    if named is not None:
+        write_texts(tmp_path / "other.tsv")
     assert not folder.has("dev")
-    for name in reversed(BEST_FIRST[named].split()):
+    names = DEV_FILES[named].split()
+    for name in names:
         write_texts(tmp_path / name)
         assert columns_of(folder.read("dev"))["text"] == [name.rpartition("/")[2]]
+        (tmp_path / name).unlink()
+    if named == "dev_matched":  # has priority over dev.tsv
+        write_texts(tmp_path / "dev.tsv")
+        assert columns_of(folder.read("dev"))["text"] == ["dev.tsv"]
+    for first, second in pairwise(names):
+        write_texts(tmp_path / first)
+        assert columns_of(folder.read("dev"))["text"] == [first.rpartition("/")[2]]
+        write_texts(tmp_path / second)
+        problem = problem_of(lambda: folder.read("dev"))
+        assert problem.given in {
+            f"{tmp_path} has 2 files of dev: {first}, {second}",
+            f"{tmp_path} has 2 files of dev: {second}, {first}",
+        }
+        assert "task.files.dev=" in problem.hint
+        chosen = dataclasses.replace(folder, files={"dev": second})
+        assert columns_of(chosen.read("dev"))["text"] == [second.rpartition("/")[2]]
+        (tmp_path / first).unlink()
+        (tmp_path / second).unlink()
+
+
+def test_several_saved_data_sets_of_a_split_are_refused(tmp_path: Path) -> None:
+    DatasetDict({"dev": dataset("a"), "validation": dataset("b")}).save_to_disk(tmp_path)
+    problem = problem_of(lambda: FolderSource(tmp_path, {}).read("dev"))
+    assert problem.given == f"{tmp_path} has 2 files of dev: dev, validation"
+    hub = FolderSource(tmp_path, {}, hub_splits={"dev": "validation"})
+    assert columns_of(hub.read("dev"))["text"] == ["b"]
 
 
 def test_extra_sets_have_the_hubs_names(tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import datetime
+import gzip
+import lzma
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lpt.data.tables import read_shards, read_table
+from lpt.data.tables import NoText, read_shards, read_table
 from lpt.errors import ConfigError
 from tests.support.hostile import LONG
 from tests.support.problems import problem_of, problems_of
@@ -89,6 +94,23 @@ UNREADABLE: dict[str, tuple[str, str | bytes, str, str, str]] = {
     "lone cr": ("a.csv", "a,b\nx\ry,2\n", ":2", "new-line character", "quoted CSV"),
     "same names": ("a.tsv", "a\ta\nx\ty\n", ":1", "['a', 'a']", "distinct names"),
     "suffix": ("a.txt", "a\tb\nx\ty\n", "", ".txt", ".tsv, .csv, .jsonl"),
+    "semicolons": ("a.csv", "text;label\nx, y;1\n", ":1", "semicolons", "commas"),
+    "sep line": ("a.csv", "sep=;\ntext;label\nx;1\n", ":1", "semicolons", "commas"),
+    "tabs in csv": ("a.csv", "text\tlabel\nx\t1\n", ":1", "tabs", "commas in a .csv file"),
+    "commas in tsv": ("a.tsv", "text,label\nx,1\n", ":1", "commas", "tabs in a .tsv file"),
+    "bars": ("a.csv", "text|label\nx|1\n", ":1", "vertical bars", "commas"),
+    "quoted header": ("a.tsv", '"text"\t"label"\n"x"\t"1"\n', ":1", "quotes", "part of the text"),
+    "space, quotes": ("a.csv", 'a,b\n1, "x and y"\n', ":2", "a space before", "behind the comma"),
+    "space, commas": ("a.csv", 'a,b,c\n1, "x, y"\n', ":2", "a space before", "behind the comma"),
+    "utf-16": ("a.csv", "a,b\nx,1\n".encode("utf-16"), "", "UTF-16", "UTF-8"),
+    "utf-16, no mark": ("a.csv", "a,b\nx,1\n".encode("utf-16-le"), "", "UTF-16", "UTF-8"),
+    "utf-16-be": ("a.jsonl", '{"a": 1}\n'.encode("utf-16-be"), "", "UTF-16", "UTF-8"),
+    "utf-32": ("a.tsv", "a\tb\nx\t1\n".encode("utf-32"), "", "UTF-32", "UTF-8"),
+    "gzip": ("a.csv", gzip.compress(b"a,b\nx,1\n"), "", "a gzip file", "UTF-8"),
+    "bzip2": ("a.csv", bz2.compress(b"a,b\nx,1\n"), "", "a bzip2 file", "UTF-8"),
+    "xz": ("a.jsonl", lzma.compress(b'{"a": 1}\n'), "", "an xz file", "UTF-8"),
+    "zip, xlsx": ("a.csv", b"PK\x03\x04\x14\0\x06\0", "", "a zip file", "UTF-8"),
+    "parquet": ("a.csv", b"PAR1\x15\x04", "", "a parquet file", "UTF-8"),
     "no parquet": ("a.parquet", b"PAR1 begins like one", "", "", "a parquet file"),
 }
 
@@ -102,6 +124,74 @@ def test_refuses(tmp_path: Path, case: str) -> None:
     assert problem.given
     assert "\n" not in problem.given
     assert expected in problem.expected
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ("a,b\n\u201cx\u201d,1\n".encode("cp1252"), "iconv -f cp1252 -t utf-8 a.csv"),
+        ("a,b\n\u00e9,1\n".encode("latin1"), "iconv -f cp1252 -t utf-8 a.csv"),
+        ("a,b\n\u0410\u0411\u041d,1\n".encode("cp866"), "iconv -f ENCODING -t utf-8 a.csv"),
+        (b"\xff\xfea\0", "iconv -f utf-16 -t utf-8 a.csv"),
+        (b"a\0,\0", "iconv -f utf-16le -t utf-8 a.csv"),
+        (gzip.compress(b"a"), "gzip -dc a.csv"),
+    ],
+)
+def test_how_to_convert_a_file(tmp_path: Path, content: bytes, hint: str) -> None:
+    problem = problem_of(lambda: read_table(write(tmp_path / "a.csv", content)))
+    assert hint in problem.hint
+
+
+def test_quotes_of_csv_in_a_tsv_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = 'text\tlabel\n"so it begins\t1\n"all"\t0\nan "" in\t0\n'
+    read_table(write(tmp_path / "plain.tsv", text))
+    assert not caplog.text
+    table = read_table(write(tmp_path / "quoted.tsv", text + '"he said ""hi"" to me"\t1\n'))
+    assert table.columns["text"][-1] == '"he said ""hi"" to me"'
+    assert "quoted.tsv:5: 1 cells of text seem to be quoted as in CSV" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "cell"),
+    [('1," ""x"" and y"', ' "x" and y'), ('1,"a, ""b"""', 'a, "b"'), ('1, x "y"', ' x "y"')],
+)
+def test_cells_with_spaces_and_quotes(tmp_path: Path, line: str, cell: str) -> None:
+    table = read_table(write(tmp_path / "a.csv", f"a,b\n{line}\n"))
+    assert table.columns["b"] == [cell]
+
+
+def test_a_single_column_may_have_any_signs(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.tsv", "x; y, z\nother\n"), ["text"])
+    assert table.columns == {"text": ["x; y, z", "other"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "type_name"),
+    [
+        ("NaN", "NaN"),
+        ("-Infinity", "-Infinity"),
+        ('[{"role": "user"}]', "a list"),
+        ("{}", "a dict"),
+    ],
+)
+def test_json_values_that_are_no_text_are_marked(
+    tmp_path: Path, value: str, type_name: str
+) -> None:
+    table = read_table(write(tmp_path / "a.jsonl", f'{{"a": {value}, "b": 1.5, "c": "NaN"}}\n'))
+    [cell], *others = table.columns.values()
+    assert isinstance(cell, NoText)
+    assert cell.type_name == type_name
+    assert others == [["1.5"], ["NaN"]]
+    assert not any(isinstance(c, NoText) for [c] in others)
+
+
+def test_parquet_values_that_are_no_text_are_marked(tmp_path: Path) -> None:
+    values = {"x": [b"abc"], "y": [datetime.date(2020, 1, 2)], "z": [5], "d": [Decimal("1.50")]}
+    pq.write_table(pa.table(values), tmp_path / "a.parquet")
+    columns = read_table(tmp_path / "a.parquet").columns
+    marked = {n: c[0].type_name for n, c in columns.items() if isinstance(c[0], NoText)}
+    assert marked == {"x": "a bytes", "y": "a date"}
+    assert (columns["z"], columns["d"]) == (["5"], ["1.50"])
 
 
 @pytest.mark.parametrize(

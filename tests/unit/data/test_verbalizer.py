@@ -6,11 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lpt.data.templates import Template
 from lpt.data.verbalizer import label_word_ids, similar_words
 from lpt.errors import ConfigError
 from tests.support.hostile import SPECIAL, texts
 from tests.support.problems import check_keys, problems_of
-from tests.support.tokenizers import MAKERS, tokenizer_named, wordpiece
+from tests.support.tokenizers import MAKERS, encoder_named, tokenizer_named, unigram, wordpiece
 
 each_tokenizer = pytest.mark.parametrize("name", ["wordpiece", "roberta", "causal"])
 
@@ -58,6 +59,55 @@ def test_similar_words_are_label_words(name: str) -> None:
         similar = similar_words(tokenizer, word)
         assert len(similar) <= 5
         assert len(label_word_ids(tokenizer, similar)) == len(similar)
+
+
+CAUSAL = [
+    "{text} It was {word} .",
+    "It was  {word}",
+    "{text}\n{word}",
+    "{word} {text}",
+    "Sentiment:{word} {text}",
+    "{text}({word})",
+]
+
+
+@pytest.mark.parametrize("words", [("great", "bad"), ("terrible", "great"), ("film", "food")])
+@pytest.mark.parametrize("text", CAUSAL)
+def test_causal_words_are_the_tokens_that_are_scored(text: str, words: tuple[str, ...]) -> None:
+    tokenizer = tokenizer_named("causal")
+    template = Template.parse(text if "{text}" in text else f"{{text}} {text}", "causal")
+    encoded = encoder_named("causal", template.text, words).encode({"text": ["a good film"]})
+    first, *others = encoded.label_parts[0]
+    scored = [part[0] for part in (first, *others)]
+    if len({*scored}) == len(words) and all(tokenizer.decode([i]).strip() in words for i in scored):
+        assert label_word_ids(tokenizer, words, template) == scored
+        assert all(part[1:] == first[1:] for part in others)
+    else:
+        problem, *_ = problems_of(lambda: label_word_ids(tokenizer, words, template))
+        assert "without a leading space" in problem.expected
+        assert "a space before the word" in problem.hint
+
+
+def test_causal_words_without_a_space_that_are_several_tokens_are_refused() -> None:
+    tokenizer = tokenizer_named("causal")
+    spaced, bare = (Template.parse(f"{{text}} It:{s}{{word}}", "causal") for s in (" ", ""))
+    words = ["terrible", "food"]
+    assert len(tokenizer.tokenize(" terrible")) == 1 < len(tokenizer.tokenize("terrible"))
+    assert len(label_word_ids(tokenizer, words, spaced)) == 2
+    problems = problems_of(lambda: label_word_ids(tokenizer, words, bare))
+    assert "'terrible' is" in problems[0].given
+
+
+def test_words_of_languages_without_spaces() -> None:
+    tokenizer = unigram()
+    letters = ["A", "B"]  # bare pieces, as the letters of such a language are
+    places = {text: Template.parse(text, "masked") for text in ("{text}:<mask>.", "{text} <mask>.")}
+    ids = label_word_ids(tokenizer, letters, places["{text}:<mask>."])
+    assert tokenizer.convert_ids_to_tokens(ids) == letters
+    problem, _ = problems_of(lambda: label_word_ids(tokenizer, letters, places["{text} <mask>."]))
+    assert problem.given.startswith("'A' is '\u2581' + 'A'")
+    spaced = label_word_ids(tokenizer, ["great", "bad"], places["{text}:<mask>."])  # as before
+    assert tokenizer.convert_ids_to_tokens(spaced) == ["\u2581great", "\u2581bad"]
 
 
 words = st.sampled_from(["great", "bad", "a", *SPECIAL, "Great", " bad", "", "\u0301"])

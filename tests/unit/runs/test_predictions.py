@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.support.task_tables import task
 
 CLASSES = task()
 NUMBERS = task(task_type="regression", labels=["0", "5"])
+SIGNED = task(task_type="regression", labels=["-1", "1"])
+NONE = math.nan
 
 
 def written(
@@ -24,7 +27,8 @@ def written(
     index = [0, 4, 7][: len(labels)]
     examples = Examples({"text": ["x"] * len(labels)}, labels, index, metadata)
     count = len(of.config.labels)
-    output = EvalOutput(torch.tensor(predicted), torch.tensor(labels), count, examples)
+    numbers = torch.tensor(predicted, dtype=torch.float64 if of.value_range else torch.long)
+    output = EvalOutput(numbers, torch.tensor(labels), count, examples)
     write_predictions(folder, "test", prediction_columns(output, of))
     assert [path.name for path in folder.iterdir()] == ["predictions.tsv"]
     text = (folder / "predictions.tsv").read_text(encoding="utf-8")
@@ -37,15 +41,17 @@ def written(
     [
         (CLASSES, [1, 0, 1], [1, -1, 0], ["0\tpos\tpos", "4\tneg\t", "7\tpos\tneg"]),
         (CLASSES, [1, 0, 1], [-1, -1, -1], ["0\tpos", "4\tneg", "7\tpos"]),
-        (NUMBERS, [4.25, 0.12345], [5.0, 0.25], ["0\t4.250\t5.000", "4\t0.123\t0.250"]),
-        (NUMBERS, [4.25, 0.12345], [-1, 3.0], ["0\t4.250\t", "4\t0.123\t3.000"]),
-        (NUMBERS, [4.25, 0.12345], [-1, -1], ["0\t4.250", "4\t0.123"]),
+        (NUMBERS, [4.25, 0.12345], [5.0, 0.25], ["0\t4.25\t5.0", "4\t0.12345\t0.25"]),
+        (NUMBERS, [4.25, 0.12345], [NONE, 3.0], ["0\t4.25\t", "4\t0.12345\t3.0"]),
+        (NUMBERS, [4.25, 0.12345], [NONE, NONE], ["0\t4.25", "4\t0.12345"]),
+        (SIGNED, [-1.0, 0.00012], [-1.0, NONE], ["0\t-1.0\t-1.0", "4\t0.00012\t"]),
     ],
 )
 def test_without_labels_there_is_no_column_of_them(
     tmp_path: Path, of: Task, predicted: list[Any], labels: list[Any], expected: list[str]
 ) -> None:
-    head = "index\tprediction" + ("" if set(labels) == {-1} else "\tlabel")
+    unlabeled = set(labels) in ({-1}, {NONE})
+    head = "index\tprediction" + ("" if unlabeled else "\tlabel")
     assert written(tmp_path, predicted, labels, of) == [head, *expected]
 
 

@@ -89,6 +89,16 @@ def printed(shown: RunRecord) -> str:
     return output.getvalue()
 
 
+def test_the_table_names_the_label_of_f1_and_what_is_labeled_in_part() -> None:
+    content = record().model_dump()
+    content["config"]["task"]["positive_label"] = "spam"
+    content["split"]["labeled"] = {"test": 870}
+    shown = printed(RunRecord.model_validate(content))
+    assert "f1 is the F1 of the label 'spam'" in shown
+    assert "test: official test set, scored on the 870 of 872 with a label" in shown
+    assert "F1 of the label" not in printed(record())
+
+
 def test_the_table_shows_every_scored_set() -> None:
     """A set has its own metrics; one without labels has no column."""
     shown = printed(record())

@@ -154,15 +154,15 @@ def test_faults_are_reported_before_anything_is_written(
 
 def test_a_search_needs_optuna(sweep: FakeSweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"pip install 'lpt\[search\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[search\]'"):
         sweep("optim.lr=interval(0,1)", fixed=["sweep.trials=3"])
 
 
 def refusal(sweep: FakeSweep, *arguments: str, fixed: tuple[str, ...] = ()) -> str:
     """Why the folder of a sweep, which stays as it is, is refused."""
-    before = {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("[!.]*")}
     problem = problem_of(lambda: sweep(*arguments, fixed=fixed))
-    assert {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in sweep.folder.rglob("[!.]*")} == before
     assert sweep.batches == []
     return problem.given
 
@@ -210,7 +210,7 @@ def test_the_default_folder_depends_on_the_space_alone(
 
 def test_a_dry_run_lists_the_jobs(sweep: FakeSweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep("seed=11,12", "optim.lr=0.5,0.25", fixed=["dry_run=true"]) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().out.lstrip()
     assert printed.startswith("4 jobs:\n  seed-11_optim.lr-0.5\n")
     assert f"nothing started. Folder of the sweep: {sweep.folder}" in printed
     assert not sweep.folder.exists()

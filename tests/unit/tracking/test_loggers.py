@@ -34,11 +34,16 @@ def test_two_runs_in_one_process_keep_apart(
                 logger.log_metrics({"dev/accuracy": 0.625}, step=10)
                 logger.save()
                 logger.finalize("success")
+                logger.log_metrics({"dev/accuracy": 0.5}, step=20)
+                logger.close()
             assert wandb.run is not None
             ids.add(wandb.run.id)
         assert wandb.run is None
         assert "WANDB_MODE" not in os.environ
-        assert read_curves(run_dir) == [{"dev/accuracy": "0.625", "step": "10"}]
+        assert read_curves(run_dir) == [
+            {"dev/accuracy": "0.625", "step": "10"},
+            {"dev/accuracy": "0.5", "step": "20"},
+        ]
         assert len(list(run_dir.glob("tensorboard/events.out.tfevents*"))) == 1
         assert len(list(run_dir.glob("wandb/offline-run-*/*.wandb"))) == 1
     assert len(ids) == 2
@@ -71,6 +76,7 @@ def test_a_logger_that_fails_is_disabled(
         logger.log_metrics({"train/loss": 1.0}, step=1)
         logger.save()
         logger.finalize("success")
+        logger.close()
     assert not logger.enabled
     assert [record.getMessage() for record in caplog.records] == [
         "Logger CSVLogger failed and is disabled for the rest of the run "

@@ -79,6 +79,7 @@ def test_loggers_show_the_same_names(toy: MakeConfig, tmp_path: Path) -> None:
     names = set(read_curves(tmp_path / "run")[0]) - {"step"}
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
+    assert len(list((tmp_path / "run" / "tensorboard").glob("events.*"))) == 1
     found = OfflineRun(tmp_path / "run" / "wandb")
     tracked = {name for row in found.history for name in row}
     assert {"train/loss", "dev/accuracy", "final/test/accuracy"} < names

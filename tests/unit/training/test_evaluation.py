@@ -75,7 +75,8 @@ SETS = {
     "train": examples([1, 1, 0], [5, 3, 4]),
     "dev": examples([0, 0, 0, 1]),
     "test": examples([1, 0, 1], [7, 2, 4]),
-    "more": examples([1, -1]),
+    "more": examples([-1, -1]),
+    "some": examples([1, -1, 0, -1, 1], [9, 4, 2, 3, 8]),
 }
 
 
@@ -99,12 +100,53 @@ def test_a_set_without_labels_is_predicted_but_not_scored() -> None:
     assert toy.majority("more") is None
 
 
+def test_a_set_that_is_labeled_in_part_is_scored_on_that_part() -> None:
+    toy = evaluator(SETS, metrics=["f1"])
+    given = toy.predict("some", predictions(leads(1.0, 1.0, 1.0, -1.0, 1.0), [2, 3, 4, 8, 9]))
+    assert given.predicted.tolist() == [1, 1, 1, 0, 1]
+    # Rows 2, 8 and 9: predicted 1, 0, 1 for 0, 1, 1.
+    assert toy.metrics("some", given) == {"accuracy": 1 / 3, "f1": 2 / (2 + 1 + 1)}
+    assert toy.majority("some") == {"accuracy": 2 / 3, "f1": 4 / (4 + 1)}
+
+
+def test_groups_that_are_labeled_in_part_are_not_scored() -> None:
+    part = examples([1, 0, -1, -1, 0, 0, 1], group="aabbccc")
+    toy = evaluator({"train": part.select([0, 1]), "test": part}, "multiple_choice")
+    given = toy.predict("test", predictions(leads(2, 1, 2, 1, 2, 3, 1)))
+    assert toy.metrics("test", given) == {"accuracy": 1 / 2}
+
+
+def test_numbers_that_are_labeled_in_part() -> None:
+    sets = {"train": examples([-1.0, 1.0]), "test": examples([-1.0, math.nan, 1.0, 0.5])}
+    toy = evaluator(sets, "regression", labels=["-1", "1"], metric="spearman")
+    given = toy.predict("test", predictions(leads(0.1, 9.0, 0.2, 0.3)))
+    assert toy.metrics("test", given) == {"spearman": pytest.approx(1 / 2, abs=1e-12)}
+
+
+def test_f1_is_of_the_positive_label() -> None:
+    changes = {"labels": ["spam", "ham"], "metric": "f1"}
+    sets = {"train": examples([1]), "dev": examples([0] * 4 + [1] * 16)}
+    assert evaluator(sets, **changes).majority("dev") == {"f1": 32 / 36}
+    for label, expected in {"spam": 0.0, "ham": 32 / 36}.items():
+        toy = evaluator(sets, **changes, positive_label=label)
+        assert toy.majority("dev") == {"f1": expected}
+
+
+def test_close_numbers_do_not_tie() -> None:
+    """Labels that differ in the tenth digit, predictions near the end of a range."""
+    labels = [0.1234567891, 0.1234567892, 0.1234567893]
+    sets = {"train": examples(labels), "dev": examples(labels)}
+    toy = evaluator(sets, "regression", labels=["0", "1"], metric="spearman")
+    given = toy.predict("dev", predictions(leads(20.0, 22.0, 21.0)))
+    assert toy.metrics("dev", given) == {"spearman": pytest.approx(1 / 2, abs=1e-12)}
+
+
 def test_a_set_may_have_its_own_metrics() -> None:
     toy = evaluator(SETS, test_metrics=["f1", "accuracy"])
     given = toy.predict("test", predictions(leads(1.0, -1.0, 1.0), [2, 4, 7]))
     assert list(toy.metrics("test", given) or ()) == ["f1", "accuracy"]
     assert toy.majority("dev") == {"accuracy": 0.25}
-    assert toy.majority("test") == {"f1": 0.8, "accuracy": pytest.approx(2 / 3)}
+    assert toy.majority("test") == {"f1": 0.8, "accuracy": 2 / 3}
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,12 @@ from tests.support.problems import problem_of
 
 TORCHRUN = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "4"}
 SRUN = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"}
+SCRIPT = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}  # --ntasks=2
 
 
 @pytest.fixture(autouse=True)
 def no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*TORCHRUN, *SRUN):
+    for name in (*TORCHRUN, *SRUN, *SCRIPT, "SLURM_NTASKS_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -30,6 +31,13 @@ def no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, 2, 2, "strategy.num_nodes"),
         (TORCHRUN, 2, 1, "strategy.devices"),
         (SRUN, 4, 2, "strategy.num_nodes"),
+        (SCRIPT, 1, 1, "SLURM_NTASKS"),
+        (SCRIPT | SRUN, 4, 1, "SLURM_NTASKS"),
+        (SCRIPT, 2, 1, True),
+        (SCRIPT | TORCHRUN, 4, 1, False),
+        (SCRIPT | {"SLURM_NTASKS": "1"}, 1, 1, False),
+        (SCRIPT | {"SLURM_NTASKS_PER_NODE": "2"}, 1, 1, False),
+        (SCRIPT | {"SLURM_JOB_NAME": "interactive"}, 1, 1, False),
     ],
 )
 def test_who_starts_the_ranks(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from lpt.errors import ConfigError
 from lpt.models.backbone import attention_implementation, checkpoint_source, find_backbone
@@ -26,6 +28,8 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("family", SIZES)
 def test_attention_default_is_that_of_transformers(family: str) -> None:
     """Where the configuration leaves it open."""
+    if family == "gemma2" and Version(transformers.__version__) < Version("5.20"):
+        pytest.skip("this transformers picks sdpa, which leaves out Gemma's soft-capping")
     model = tiny_model(family)
     assert FAMILIES[family].attention == attention_implementation(model.config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,14 +79,32 @@ def test_labels_as_scikit_learn(name: str, labels: list[int], predicted: list[in
         labels, predicted = ([min(i, 1) for i in row] for row in (labels, predicted))
         classes = 2
     found = value(name, answers(predicted, labels, classes))
-    assert found == pytest.approx(LIBRARY[name](labels, predicted), abs=1e-6)
+    assert found == pytest.approx(LIBRARY[name](labels, predicted), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_labels_of_a_large_set_are_exact(name: str) -> None:
+    random_ = random.Random(3)
+    labels, predicted = (random_.choices([0, 1], [1, 30], k=50_001) for _ in range(2))
+    found = value(name, answers(predicted, labels))
+    assert found == pytest.approx(LIBRARY[name](labels, predicted), abs=1e-12)
+
+
+def test_f1_of_either_label_by_hand() -> None:
+    """4 spam and 16 ham, none of which is taken for spam."""
+    labels, all_ham = [0] * 4 + [1] * 16, [1] * 20
+    assert value("f1", answers(all_ham, labels)._replace(positive_label=0)) == 0
+    assert value("f1", answers(all_ham, labels)) == 2 * 16 / (2 * 16 + 4)
+    assert value("f1", answers(labels, labels)._replace(positive_label=0)) == 1
+    one = answers([0, 1, 1, 0], [0, 0, 1, 1])._replace(positive_label=0)
+    assert value("f1a", one) == 2 * 1 / (2 * 1 + 1 + 1)
 
 
 def test_several_metrics_come_in_their_order() -> None:
     scores = compute_metrics(answers([1, 1, 0], [1, 0, 0]), ["f1", "accuracy"])
     assert list(scores.items()) == [
-        ("f1", pytest.approx(2 / 3)),
-        ("accuracy", pytest.approx(2 / 3)),
+        ("f1", 2 / 3),
+        ("accuracy", 2 / 3),
     ]
 
 
@@ -101,11 +120,26 @@ NUMBERS: dict[str, Callable[..., Any]] = {"pearson": pearsonr, "spearman": spear
         ([1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 4.0, 3.0, 5.0]),
         ([0.0, 2.5, 2.5, 5.0, 1.0], [1.0, 2.0, 3.5, 3.5, 0.0]),  # ties
         ([0.0, 1.0, 2.0, 3.0], [2.5, 2.5001, 2.5002, 2.5003]),  # of a barely trained model
+        ([1e-9, 2e-9, 3e-9, 4e-9], [3e-9, 1e-9, 2e-9, 4e-9]),
+        ([1e6 + 0.25, 1e6 + 0.251, 1e6 + 0.252], [1e6 + 0.5, 1e6 + 0.502, 1e6 + 0.501]),
+        ([-1.0, 1.0], [0.0, 0.5]),
     ],
 )
 def test_numbers_as_scipy(name: str, labels: list[float], predicted: list[float]) -> None:
     expected = NUMBERS[name](predicted, labels).statistic
-    assert value(name, answers(predicted, labels)) == pytest.approx(expected, abs=1e-4)
+    given = answers(predicted, labels)._replace(
+        predicted=torch.tensor(predicted, dtype=torch.float64),
+        labels=torch.tensor(labels, dtype=torch.float64),
+    )
+    assert value(name, given) == pytest.approx(expected, abs=1e-9)
+
+
+def test_spearman_by_hand() -> None:
+    """1 - 6 Σd² / n(n² - 1), where no two numbers are equal."""
+    labels, predicted = [1.0, 2.0, 3.0, 4.0, 5.0], [0.1, 0.3, 0.2, 0.5, 0.4]
+    squares = 0 + 1 + 1 + 1 + 1
+    expected = 1 - 6 * squares / (5 * 24)
+    assert value("spearman", answers(predicted, labels)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["pearson", "spearman", "matthews_correlation"])
@@ -119,6 +153,24 @@ def test_correlation_is_0_where_one_side_is_constant(
 
 
 # Groups and pairs: by hand.
+
+
+@pytest.mark.parametrize(
+    ("groups", "predicted", "labels", "expected"),
+    [
+        ("aaabbbb", [0, 1, 0, 0, 0, 0, 1], [1, 0, 0, 0, 1, 0, 0], 0),  # 3 of 7 candidates agree
+        ("aaabbbb", [0, 1, 0, 0, 0, 0, 1], [0, 1, 0, 0, 1, 0, 0], 1 / 2),
+        ("aaab", [0, 0, 1, 1], [0, 1, 1, 1], 1),  # two right answers
+        ("aabb", [0, 1, 0, 1], [0, 1, 1, 0], 1 / 2),
+    ],
+)
+def test_accuracy_of_a_multiple_choice_is_that_of_its_groups(
+    groups: str, predicted: list[int], labels: list[int], expected: float
+) -> None:
+    given = answers(predicted, labels, group=[*groups])
+    assert value("accuracy", given._replace(multiple_choice=True)) == expected
+    judged = sum(p == y for p, y in zip(predicted, labels, strict=True)) / len(labels)
+    assert value("accuracy", given) == judged
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,13 @@ def test_plan_of_a_valid_run(bert: Path) -> None:
     assert prepare(local(bert, "prompt.layer=4")).config.prompt.layer == 4
 
 
+def test_the_model_has_a_name_from_python_too(bert: Path) -> None:
+    config = local(bert)
+    for given, name in (("", bert.name), ("mine", "mine")):
+        config.model.name = given
+        assert prepare(config).config.model.name == name
+
+
 def test_problems_of_template_words_and_sizes_come_together(bert: Path) -> None:
     faults = [
         'task.template="{text} It was ."',
@@ -82,11 +89,6 @@ def test_problems_of_files_and_lengths_come_together(bert: Path, tmp_path: Path)
     [
         (["data=kshot", "data.k=100000"], "data.k", "100000 training examples of"),
         (["task.template='It was <mask>'"], "task.template", "uses no column"),
-        (
-            ["trainer=epochs", "trainer.eval_every_epochs=null", "trainer.eval_every_steps=100000"],
-            "trainer.eval_every_steps",
-            "training ends after",
-        ),
         (["model.layers=12"], "model.layers", "4, the depth"),
         (["cache.layers=[3,5]"], "cache.layers", "2 to 4"),
     ],
