@@ -74,8 +74,6 @@ def test_a_sweep_with_failing_jobs_and_its_own_config_files(
     # The first one has computed the hidden states of all.
     filling = [n for n, job in jobs.items() if any("cache.layers" in a for a in job.overrides)]
     assert filling == [first]
-    assert "Predicting" in (folder / "jobs" / first / "output.txt").read_text()
-    assert "Predicting" not in (folder / "jobs" / other / "output.txt").read_text()
 
 
 def signalled(arguments: list[str], output: Path, number: signal.Signals) -> tuple[int, str]:
