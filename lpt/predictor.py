@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -15,7 +15,7 @@ from lpt.data.packing import tokenize
 from lpt.data.tasks import format_label
 from lpt.data.templates import Encoder, Template
 from lpt.data.verbalizer import label_word_ids
-from lpt.errors import config_error
+from lpt.errors import Problems
 from lpt.models.backbone import checkpoint_source, find_backbone
 from lpt.models.scoring import LabelScorer
 from lpt.runs.adapter import AdapterDescription, load_adapter
@@ -69,15 +69,12 @@ class Predictor:
             batch_size: Rows per batch.
 
         Raises:
-            ConfigError: A row lacks a column of the template.
+            ConfigError: A row lacks a column of the template, or has no text in it.
         """
+        names = self.encoder.template.columns
+        _check_rows(rows, names)
         if not rows:
             return []
-        names = self.encoder.template.columns
-        for number, row in enumerate(rows):
-            if missing := [name for name in names if not isinstance(row.get(name), str)]:
-                given, expected = f"no text in {', '.join(missing)}", f"text in {', '.join(names)}"
-                raise config_error(f"rows[{number}]", given, expected)
         packed = tokenize(self.encoder, {name: [row[name] for row in rows] for name in names})
         unknown = [UNKNOWN] * len(rows)
         collate = Collator(packed, unknown, range(len(rows)), self.word_ids, score_all=True)
@@ -96,3 +93,21 @@ class Predictor:
             )
             for value, row_scores in zip(predicted.tolist(), scores.tolist(), strict=True)
         ]
+
+
+def _check_rows(rows: Any, names: Sequence[str]) -> None:
+    expected = f"a list of rows, each with text in {', '.join(names)}"
+    problems = Problems()
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        problems.add("rows", f"a {type(rows).__name__}", expected)
+        problems.raise_if_any()
+    with problems.rows("rows") as bad_rows:
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                bad_rows.add(f"rows[{number}]", f"a {type(row).__name__}", expected)
+                continue
+            for name in names:
+                if not isinstance(row.get(name), str):
+                    given = f"{row[name]!r}, which is no text" if name in row else "no such column"
+                    bad_rows.add(f"rows[{number}].{name}", given, expected)
+    problems.raise_if_any()

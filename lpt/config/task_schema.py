@@ -103,6 +103,8 @@ class TaskConfig:
     """Further metrics to report."""
     test_metrics: list[str] = field(default_factory=list)
     """Metrics of the test set; empty: the same as on dev."""
+    cumulative_sampling: list[str] = field(default_factory=list)
+    """Values of data.sampling whose published script shuffles the order that its last seed left."""
     default_path: str | None = None
     """Folder used if data.path and hub are null (data that ships with lpt)."""
 
@@ -138,9 +140,8 @@ class DataConfig:
     seed: int = limited(13, ge=0, le=MAX_SEED)
     """Seed of the sampling; not the seed of the model."""
     seed_order: str = limited("published", choices=("published", "single"))
-    """published: the few-shot rows that the scripts of both protocols draw in one go for the seeds
-    100, 13, 21, 42, 87: without a header line in the training file (mr, subj, trec, mpqa, cr,
-    cola), each seed shuffles what the one before it left; single: each seed by itself."""
+    """published: for the seeds 100, 13, 21, 42, 87, the rows that the protocol's script draws for
+    all of them in one go (`task.cumulative_sampling`); single: each seed by itself."""
     max_length: int = limited(256, ge=4)
     """Maximum tokens of a rendered example, with special tokens, without the prompt."""
     batch_size: int = limited(32, ge=1)

@@ -4,13 +4,13 @@
 LM-BFF (Gao et al. 2021); `stratified` is `total` with exact numbers. The data seed is independent
 of the model seed.
 
-The scripts of both draw for all of `PUBLISHED_SEEDS` in one process. If the training file has no
-header line, each seed shuffles the order that the seed before it left.
+The scripts of both draw for all of `PUBLISHED_SEEDS` in one process. For the tasks that say so
+(`task.cumulative_sampling`), each of these seeds shuffles the order that the one before it left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,48 +34,48 @@ def sample_total(
 
     Every class but the last one gets its rounded share, and the last one the remainder: rounding
     may leave a class without a row, or change the number of rows. If fewer than dev_k rows are
-    left, dev is all of them. `seed` is the data seed; `cumulative` shuffles like the scripts do
-    for a file without a header line.
+    left, dev is all of them.
+
+    Args:
+        labels: Class of each row.
+        k: Training rows.
+        dev_k: Dev rows.
+        seed: Data seed.
+        cumulative: Whether a published seed shuffles the order that the one before it left.
 
     Raises:
         ConfigError: k does not fit the data.
     """
-    classes = _classes_for(labels, k, seed, cumulative)
-    train_counts = _rounded_shares([len(rows) for rows in classes], k)
-    left = [len(rows) - count for rows, count in zip(classes, train_counts, strict=True)]
-    dev_counts = _rounded_shares(left, min(dev_k, sum(left)))
-    return _first_rows(classes, train_counts, dev_counts)
+    return _sample_shares(labels, k, dev_k, _shuffled_classes(labels, seed, cumulative), _rounded)
 
 
 def sample_stratified(
     labels: Sequence[Hashable], k: int, dev_k: int, seed: int, *, cumulative: bool = False
 ) -> FewShotSplit:
-    """Sample exactly k training rows in total and dev_k dev rows, in the classes' proportions.
+    """As `sample_total`, but exactly k and dev_k rows, with shares by largest remainder.
 
-    Shares are rounded by largest remainder, and each class has a training row and, as far as
-    possible, a dev row. If fewer than dev_k rows are left, dev is all of them.
-
-    Raises:
-        ConfigError: k does not fit the data.
+    Each class has a training row and, as far as possible, a dev row.
     """
-    classes = _classes_for(labels, k, seed, cumulative)
-    train_counts = largest_remainder([len(rows) for rows in classes], k)
-    left = [len(rows) - count for rows, count in zip(classes, train_counts, strict=True)]
-    dev_counts = largest_remainder(left, min(dev_k, sum(left)))
-    return _first_rows(classes, train_counts, dev_counts)
-
-
-def _classes_for(
-    labels: Sequence[Hashable], k: int, seed: int, cumulative: bool
-) -> list[list[int]]:
     classes = _shuffled_classes(labels, seed, cumulative)
+    return _sample_shares(labels, k, dev_k, classes, largest_remainder)
+
+
+def _sample_shares(
+    labels: Sequence[Hashable],
+    k: int,
+    dev_k: int,
+    classes: list[list[int]],
+    divide: Callable[[list[int], int], list[int]],
+) -> FewShotSplit:
     if not len(classes) <= k <= len(labels):
         raise config_error(
             "data.k",
             f"{k} training examples of {len(labels)} rows with {len(classes)} labels",
             f"{len(classes)} (one per label) to {len(labels)} (all rows)",
         )
-    return classes
+    train_counts = divide([len(rows) for rows in classes], k)
+    left = [len(rows) - count for rows, count in zip(classes, train_counts, strict=True)]
+    return _first_rows(classes, train_counts, divide(left, min(dev_k, sum(left))))
 
 
 def sample_per_class(
@@ -155,7 +155,7 @@ def largest_remainder(sizes: Sequence[int], total: int) -> list[int]:
     return counts
 
 
-def _rounded_shares(sizes: list[int], total: int) -> list[int]:
+def _rounded(sizes: list[int], total: int) -> list[int]:
     """`total` divided in proportion to `sizes` as in the reference implementation."""
     if not total:
         return [0] * len(sizes)

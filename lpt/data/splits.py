@@ -127,7 +127,8 @@ def _sample(
     classes, seed = strata(task, train), f"seed {data.seed}"
     if data.protocol == "kshot":
         assert data.k is not None
-        cumulative = data.seed_order == "published" and _shuffled_cumulatively(task, data)
+        published = data.seed_order == "published"
+        cumulative = published and data.sampling in task.config.cumulative_sampling
         sampler = SAMPLERS[data.sampling]
         sample = sampler(classes, data.k, dev_k, data.seed, cumulative=cumulative)
         if not sample.dev:
@@ -169,23 +170,14 @@ def doubts(task: Task, sets: Mapping[str, Examples]) -> list[str]:
             found.append(f"No training example has the label {', '.join(map(repr, absent))}.")
         if len(counts) == 1:
             found.append(f"All {len(train)} training examples have the same label.")
-    texts = set(zip(*train.columns.values(), strict=True))
     for name, examples in sets.items():
         if name != "train":
-            shared = sum(row in texts for row in zip(*examples.columns.values(), strict=True))
-            if shared:
-                found.append(f"{shared} of {len(examples)} {name} texts are training texts, too.")
+            texts = list(zip(*examples.columns.values(), strict=True))
+            # Only the smaller set is held in memory.
+            shared = set(texts).intersection(zip(*train.columns.values(), strict=True))
+            if count := sum(text in shared for text in texts):
+                found.append(f"{count} of {len(texts)} {name} texts are training texts, too.")
     return found
-
-
-def _shuffled_cumulatively(task: Task, data: DataConfig) -> bool:
-    """Whether the script of the protocol shuffles the order that its last seed left.
-
-    The reference's does for every file without a header line; LM-BFF's for CoLA only, as it reads
-    the other ones afresh for each seed.
-    """
-    lm_bff = data.sampling == "per_class"
-    return task.config.header is not None and (not lm_bff or task.config.name == "cola")
 
 
 def strata(task: Task, examples: Examples) -> list[Hashable]:

@@ -180,10 +180,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _check_header(path: Path, number: int, names: Sequence[str]) -> None:
     """Refuse a first line that has another separator, or the quotes of CSV in a TSV."""
-    suffix, expected = (
-        path.suffix,
-        f"columns separated by {_SEPARATOR_NAMES[_SEPARATORS[path.suffix]]}",
-    )
+    suffix = path.suffix
+    expected = f"columns separated by {_SEPARATOR_NAMES[_SEPARATORS[suffix]]}"
     if len(names) == 1 and (found := [s for s in _SEPARATOR_NAMES if s in names[0]]):
         fitting = [other for other, separator in _SEPARATORS.items() if separator == found[0]]
         given = f"columns separated by {_SEPARATOR_NAMES[found[0]]}: {names[0]!r}"

@@ -13,10 +13,8 @@ from lpt.data.special_tokens import SpecialTokenEscaper
 from lpt.data.templates import Template
 from lpt.errors import ConfigError, Problems
 
-_SPACED = (
-    "a ",
-    "",
-)  # behind another word, because some tokenizers treat a text's start differently
+# Behind another word, because some tokenizers treat the start of a text differently.
+_SPACED = ("a ", "")
 _Place = tuple[str, str]  # the text before and after a word
 
 

@@ -1,7 +1,5 @@
 """Metrics, computed once over all predictions of a set, never as a mean over batches.
 
-In double precision and not rounded, with the conventions of scikit-learn and scipy.
-
 What each metric applies to is in `lpt.config.metric_specs`, under the same names.
 """
 
@@ -14,7 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torchmetrics.functional.classification import (
+    binary_f1_score,
+    multiclass_accuracy,
+    multiclass_f1_score,
+    multiclass_matthews_corrcoef,
+)
+from torchmetrics.functional.regression import pearson_corrcoef, spearman_corrcoef
 from torchmetrics.functional.text import squad
 
 from lpt.data.candidates import ANSWER, GOLD
@@ -47,45 +51,25 @@ def gather_predictions(batches: Sequence[Predictions]) -> Predictions:
     return Predictions(unique, scores[positions])
 
 
-def _accuracy(output: EvalOutput) -> float:
+def _accuracy(output: EvalOutput) -> Tensor:
     """Share of right predictions; multiple choice: of groups whose chosen candidate is right."""
-    correct = output.predicted == output.labels
+    predicted, labels = output.predicted, output.labels
     if output.multiple_choice:
-        correct = correct[output.predicted == 1]
-    return float(correct.double().mean())
+        predicted, labels = predicted[output.predicted == 1], labels[output.predicted == 1]
+    return multiclass_accuracy(predicted, labels, output.num_labels, average="micro")
 
 
-def _f1(output: EvalOutput, label: int) -> float:
-    """F1 of one label; 0 if it is neither predicted nor right anywhere."""
-    predicted, right = output.predicted == label, output.labels == label
-    count = int(predicted.sum() + right.sum())
-    return 2 * int((predicted & right).sum()) / count if count else 0.0
+def _f1(output: EvalOutput) -> Tensor:
+    positive = output.positive_label
+    return binary_f1_score(output.predicted == positive, output.labels == positive)
 
 
-def _macro_f1(output: EvalOutput) -> float:
-    """Mean F1 of the labels that are predicted or right somewhere."""
-    labels = torch.cat([output.predicted, output.labels]).unique().tolist()
-    return fmean(_f1(output, label) for label in labels)
-
-
-def _correlation(predicted: Tensor, labels: Tensor) -> float:
-    """Pearson's correlation; 0 where it is not defined, because one side does not vary.
-
-    Args:
-        predicted: (E,) numbers, or (E, labels) one-hot, which gives Matthews' correlation
-            coefficient, for any number of labels (Gorodkin 2004).
-        labels: The same shape.
-    """
-    if any(bool((values == values[0]).all()) for values in (predicted, labels)):
-        return 0.0
-    x, y = (values.double() - values.double().mean(0) for values in (predicted, labels))
-    return float(((x / x.norm()) * (y / y.norm())).sum().clamp(-1, 1))
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Rank of each value, from 1; equal values share the mean of their ranks."""
-    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts.double() - 1) / 2)[inverse]
+def _correlation(
+    function: Callable[..., Tensor], predicted: Tensor, labels: Tensor, *arguments: int
+) -> Tensor | float:
+    """0 where it is not defined, because predictions or labels do not vary."""
+    varies = len(predicted.unique()) > 1 and len(labels.unique()) > 1
+    return function(predicted, labels, *arguments) if varies else 0.0
 
 
 def _exact_match(output: EvalOutput) -> float:
@@ -123,16 +107,16 @@ def _squad(output: EvalOutput, score: str) -> float:
     return float(squad(predictions, targets)[score]) / 100
 
 
-METRICS: dict[str, Callable[[EvalOutput], float]] = {
+METRICS: dict[str, Callable[[EvalOutput], Tensor | float]] = {
     "accuracy": _accuracy,
-    "f1": lambda o: _f1(o, o.positive_label),
-    "macro_f1": _macro_f1,
+    "f1": _f1,
+    "macro_f1": lambda o: multiclass_f1_score(o.predicted, o.labels, o.num_labels, average="macro"),
     "matthews_correlation": lambda o: _correlation(
-        one_hot(o.predicted, o.num_labels), one_hot(o.labels, o.num_labels)
+        multiclass_matthews_corrcoef, o.predicted, o.labels, o.num_labels
     ),
-    "pearson": lambda o: _correlation(o.predicted, o.labels),
-    "spearman": lambda o: _correlation(_ranks(o.predicted), _ranks(o.labels)),
-    "f1a": lambda o: _f1(o, o.positive_label),  # MultiRC: over all answers
+    "pearson": lambda o: _correlation(pearson_corrcoef, o.predicted.double(), o.labels.double()),
+    "spearman": lambda o: _correlation(spearman_corrcoef, o.predicted.double(), o.labels.double()),
+    "f1a": _f1,  # MultiRC: over all answers
     "exact_match": _exact_match,
     "record_f1": lambda o: _squad(o, "f1"),
     "record_em": lambda o: _squad(o, "exact_match"),
@@ -142,4 +126,5 @@ METRICS: dict[str, Callable[[EvalOutput], float]] = {
 
 def compute_metrics(output: EvalOutput, names: Sequence[str]) -> dict[str, float]:
     """Metrics of a set all of whose gold labels are known, in the order of `names`."""
-    return {name: METRICS[name](output) for name in names}
+    # Single precision has seven significant digits.
+    return {name: round(float(METRICS[name](output)), 6) for name in names}

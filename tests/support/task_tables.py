@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from lpt.config.task_schema import TaskConfig
-from lpt.data.examples import build_examples
+from lpt.data.examples import Examples, build_examples
 from lpt.data.tables import Table
-from lpt.data.tasks import Task
+from lpt.data.tasks import Task, build_task
 from lpt.data.templates import Template
 from lpt.errors import Problem
+from tests.support.configs import configured
 from tests.support.problems import problems_of
 
 
@@ -29,6 +30,16 @@ def task(template: str = "{text} <mask> .", **changes: Any) -> Task:
 def changed(used: Task, **changes: Any) -> Task:
     """A task with other settings."""
     return dataclasses.replace(used, config=dataclasses.replace(used.config, **changes))
+
+
+def examples_of(rows: Table, used: Task | None = None, *, need_labels: bool = True) -> Examples:
+    """The examples of a table, of the small task by default."""
+    return build_examples(used or task(), rows, need_labels=need_labels)
+
+
+def official(name: str, *overrides: str) -> Task:
+    """A task of conf/task for a masked model."""
+    return build_task(configured(f"task={name}", *overrides), "masked")
 
 
 def table(labels: Sequence[str | None], **columns: Sequence[str | None]) -> Table:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lpt.data.examples import Examples
-from lpt.data.fewshot import FewShotSplit, hold_out, sample_per_class, sample_total
+from lpt.data.fewshot import SAMPLERS, FewShotSplit, hold_out, sample_per_class, sample_total
 from lpt.data.sources import FolderSource
 from lpt.data.split_file import describe_splits
 from lpt.data.splits import Splits, strata
@@ -25,7 +25,6 @@ from tests.support.task_tables import changed
 
 LABELS = [int(i % 3 == 0) for i in range(60)]
 SETS = contents() | {"test": rows("test", 9, labelled=False)}
-HEADER = ["a", "b", "label"]
 KSHOT: dict[str, Any] = {"protocol": "kshot", "k": 8, "dev_k": 9, "seed": 42}
 PER_CLASS = KSHOT | {"sampling": "per_class"}
 
@@ -98,48 +97,6 @@ def test_settings_that_do_not_fit(
     assert problem.expected
 
 
-def test_small_classes_are_warned_of(whole: FolderSource, caplog: pytest.LogCaptureFixture) -> None:
-    split(whole, **PER_CLASS | {"dev_k": 20})
-    assert "data.dev_k=20 (per_class) gave 32 dev examples instead of 40" in caplog.text
-
-
-def labeled_rows(split: str, labels: str) -> list[tuple[str, ...]]:
-    return [("a", "b", "label"), *((f"{split} {i}", "b", x) for i, x in enumerate(labels))]
-
-
-@pytest.mark.parametrize(
-    ("train", "settings", "warnings"),
-    [
-        ("0" * 190 + "1" * 10, {}, ["has the label '1'", "All 8 training examples"]),
-        ("0" * 190 + "1" * 10, {"sampling": "stratified"}, []),
-        ("0" * 20, {"k": 4}, ["has the label '1'", "All 4 training examples"]),
-        ("0" * 20, {"k": 4, "sampling": "per_class"}, ["has the label '1'", "All 4 training"]),
-        (
-            "012" * 2 + "3",
-            {"k": 5, "dev_k": 2},
-            ["data.k=5 (total) gave 4", "data.dev_k=2 (total) gave 3"],
-        ),
-        ("01" * 8, {"k": 4, "dev_k": 90}, ["gave 12 dev examples instead of 90."]),
-    ],
-)
-def test_doubtful_sets_are_warned_of(
-    tmp_path: Path, train: str, settings: dict[str, Any], warnings: list[str]
-) -> None:
-    used = changed(TASK, labels=sorted({*train, "1"}), label_words=[])
-    sets = {"train": labeled_rows("train", train), "dev": labeled_rows("dev", "01")}
-    found = split(folder(tmp_path / "data", **sets), used, **KSHOT | settings).warnings
-    assert len(found) == len(warnings)
-    for part, warning in zip(warnings, found, strict=True):
-        assert part in warning
-
-
-def test_texts_shared_with_train_are_warned_of(tmp_path: Path) -> None:
-    sets = contents()
-    sets["dev"][1:4] = sets["train"][1:4]
-    found = split(folder(tmp_path / "data", **sets)).warnings
-    assert found == ["3 of 12 dev texts are training texts, too."]
-
-
 def test_without_a_dev_set_a_few_rows_do_not_do(tmp_path: Path) -> None:
     source = folder(tmp_path / "data", train=rows("train", 4), test=rows("test", 4))
     problem = problem_of(lambda: split(source, dev_k=None))
@@ -147,26 +104,35 @@ def test_without_a_dev_set_a_few_rows_do_not_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seed_order", "cumulative"),
-    [(None, "published", False), (HEADER, "published", True), (HEADER, "single", False)],
+    ("listed", "settings", "cumulative"),
+    [
+        ([], KSHOT, False),
+        (["total"], KSHOT, True),
+        (["total"], KSHOT | {"seed_order": "single"}, False),
+        (["total"], PER_CLASS, False),
+        (["total", "per_class"], PER_CLASS, True),
+    ],
 )
 def test_published_rows(
-    tmp_path: Path, header: list[str] | None, seed_order: str, cumulative: bool
+    tmp_path: Path, listed: list[str], settings: dict[str, Any], cumulative: bool
 ) -> None:
-    used = changed(TASK, header=header)
-    found = split(folder(tmp_path / "data"), used, **KSHOT | {"seed_order": seed_order})
-    expected = sample_total(LABELS, 8, 9, 42, cumulative=cumulative)
+    used = changed(TASK, cumulative_sampling=listed)
+    found = split(folder(tmp_path / "data"), used, **settings)
+    sampler = SAMPLERS[settings.get("sampling", "total")]
+    expected = sampler(LABELS, 8, 9, 42, cumulative=cumulative)
     assert found.sets["train"].row_ids == expected.train
     assert found.sets["dev"].row_ids == expected.dev
 
 
-@pytest.mark.parametrize(("name", "cumulative"), [("cola", True), ("mr", False)])
-def test_published_rows_per_class(tmp_path: Path, name: str, cumulative: bool) -> None:
-    """LM-BFF's script reads all files without a header afresh for each seed, except CoLA's."""
-    used = changed(TASK, header=HEADER, name=name)
-    found = split(folder(tmp_path / "data"), used, **PER_CLASS)
-    expected = sample_per_class(LABELS, 8, 9, 42, cumulative=cumulative)
-    assert found.sets["train"].row_ids == expected.train
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        *((n, ["total"]) for n in ("mr", "subj", "trec", "mpqa", "cr")),
+        *(("cola", ["total", "per_class"]), ("sst2", []), ("reviews", [])),
+    ],
+)
+def test_tasks_whose_scripts_shuffle_cumulatively(name: str, listed: list[str]) -> None:
+    assert configured(f"task={name}").task.cumulative_sampling == listed
 
 
 def test_all_broken_sets_are_reported_together(tmp_path: Path) -> None:

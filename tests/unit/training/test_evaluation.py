@@ -105,8 +105,8 @@ def test_a_set_that_is_labeled_in_part_is_scored_on_that_part() -> None:
     given = toy.predict("some", predictions(leads(1.0, 1.0, 1.0, -1.0, 1.0), [2, 3, 4, 8, 9]))
     assert given.predicted.tolist() == [1, 1, 1, 0, 1]
     # Rows 2, 8 and 9: predicted 1, 0, 1 for 0, 1, 1.
-    assert toy.metrics("some", given) == {"accuracy": 1 / 3, "f1": 2 / (2 + 1 + 1)}
-    assert toy.majority("some") == {"accuracy": 2 / 3, "f1": 4 / (4 + 1)}
+    assert toy.metrics("some", given) == {"accuracy": 0.333333, "f1": 0.5}
+    assert toy.majority("some") == {"accuracy": 0.666667, "f1": 0.8}
 
 
 def test_groups_that_are_labeled_in_part_are_not_scored() -> None:
@@ -120,14 +120,14 @@ def test_numbers_that_are_labeled_in_part() -> None:
     sets = {"train": examples([-1.0, 1.0]), "test": examples([-1.0, math.nan, 1.0, 0.5])}
     toy = evaluator(sets, "regression", labels=["-1", "1"], metric="spearman")
     given = toy.predict("test", predictions(leads(0.1, 9.0, 0.2, 0.3)))
-    assert toy.metrics("test", given) == {"spearman": pytest.approx(1 / 2, abs=1e-12)}
+    assert toy.metrics("test", given) == {"spearman": pytest.approx(1 / 2, abs=1e-5)}
 
 
 def test_f1_is_of_the_positive_label() -> None:
     changes = {"labels": ["spam", "ham"], "metric": "f1"}
     sets = {"train": examples([1]), "dev": examples([0] * 4 + [1] * 16)}
-    assert evaluator(sets, **changes).majority("dev") == {"f1": 32 / 36}
-    for label, expected in {"spam": 0.0, "ham": 32 / 36}.items():
+    assert evaluator(sets, **changes).majority("dev") == {"f1": 0.888889}
+    for label, expected in {"spam": 0.0, "ham": 0.888889}.items():
         toy = evaluator(sets, **changes, positive_label=label)
         assert toy.majority("dev") == {"f1": expected}
 
@@ -138,7 +138,7 @@ def test_close_numbers_do_not_tie() -> None:
     sets = {"train": examples(labels), "dev": examples(labels)}
     toy = evaluator(sets, "regression", labels=["0", "1"], metric="spearman")
     given = toy.predict("dev", predictions(leads(20.0, 22.0, 21.0)))
-    assert toy.metrics("dev", given) == {"spearman": pytest.approx(1 / 2, abs=1e-12)}
+    assert toy.metrics("dev", given) == {"spearman": pytest.approx(1 / 2, abs=1e-5)}
 
 
 def test_a_set_may_have_its_own_metrics() -> None:
@@ -146,7 +146,7 @@ def test_a_set_may_have_its_own_metrics() -> None:
     given = toy.predict("test", predictions(leads(1.0, -1.0, 1.0), [2, 4, 7]))
     assert list(toy.metrics("test", given) or ()) == ["f1", "accuracy"]
     assert toy.majority("dev") == {"accuracy": 0.25}
-    assert toy.majority("test") == {"f1": 0.8, "accuracy": 2 / 3}
+    assert toy.majority("test") == {"f1": 0.8, "accuracy": 0.666667}
 
 
 @pytest.mark.parametrize(
