@@ -63,17 +63,17 @@ class TrainBatchSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return self.batches_per_pass if self.num_batches is None else self.num_batches
 
-    def window_sizes(self, number: int, window: int) -> list[int]:
-        """Examples, over all ranks, of each batch in a window: those of one optimizer step.
+    def accumulated_sizes(self, number: int, accumulate: int) -> list[int]:
+        """Examples, over all ranks, of each batch that is accumulated into one optimizer step.
 
         Args:
-            number: A batch of the window, counted from the start of the run.
-            window: Batches per window; the last window of an iteration may have fewer.
+            number: A batch of the step, counted from the start of the run.
+            accumulate: Batches per step; the last step of an iteration may have fewer.
         """
         iteration, index = divmod(number, len(self))
-        start, end = number - index % window, (iteration + 1) * len(self)
+        start, end = number - index % accumulate, (iteration + 1) * len(self)
         size, per_pass = self.batch_size * self.world_size, self.batches_per_pass
-        numbers = range(start, min(start + window, end))
+        numbers = range(start, min(start + accumulate, end))
         return [min(size, self.num_examples - n % per_pass * size) for n in numbers]
 
     def __iter__(self) -> Iterator[list[int]]:

@@ -198,7 +198,7 @@ def _check_header(path: Path, number: int, names: Sequence[str]) -> None:
 
 
 def _warn_of_quoting(table: Table) -> None:
-    """Tell of cells of a TSV that a CSV writer has quoted: `"He said ""hi"" to me"`."""
+    """Warn of cells of a TSV that a CSV writer has quoted: `"He said ""hi"" to me"`."""
     for name, cells in table.columns.items():
         rows = [row for row, cell in enumerate(cells) if cell and _QUOTED_CELL.fullmatch(cell)]
         if rows:

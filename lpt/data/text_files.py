@@ -1,4 +1,4 @@
-"""Lines of UTF-8 text files; other encodings and compressed files are told by their first bytes."""
+"""Lines of UTF-8 text files; first bytes tell other encodings and compressed files."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class LatePromptModule(LightningModule):
         self.eval_output: EvalOutput | None = None
         self.eval_metrics: dict[str, float] | None = None
         self.grad_norm: Tensor | None = None
-        self.window = 1  # batches that Lightning accumulates into an optimizer step
+        self.accumulate = 1  # batches per optimizer step
         self.step_sizes, self.position = [1], 0  # of the batches of a step; this one among them
         self.step_means: Tensor | float = 0.0  # loss and padding of the step, up to this batch
         self.strict_loading = False  # checkpoints hold no frozen weights
@@ -69,11 +69,11 @@ class LatePromptModule(LightningModule):
 
     def on_train_batch_start(self, _: Batch, batch_idx: int) -> None:
         """Note the sizes of all batches that are accumulated into the optimizer step at hand."""
-        self.window = self.trainer.accumulate_grad_batches
+        self.accumulate = self.trainer.accumulate_grad_batches
         loader: Any = self.trainer.train_dataloader
         number = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        self.step_sizes = loader.batch_sampler.window_sizes(number, self.window)
-        self.position = batch_idx % self.window
+        self.step_sizes = loader.batch_sampler.accumulated_sizes(number, self.accumulate)
+        self.position = batch_idx % self.accumulate
 
     def training_step(self, batch: Batch, _: int) -> dict[str, Tensor]:
         """Loss of one batch; the mean over all examples of an optimizer step is logged.
@@ -99,7 +99,7 @@ class LatePromptModule(LightningModule):
         if self.position == len(self.step_sizes) - 1:
             self.log("train/loss", self.step_means[0], prog_bar=True, batch_size=size)
             self.log("train/padding", self.step_means[1], batch_size=size)
-        return {"loss": loss * (share * self.window), "mean": means[0]}
+        return {"loss": loss * (share * self.accumulate), "mean": means[0]}
 
     def configure_gradient_clipping(
         self,

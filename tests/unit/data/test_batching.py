@@ -86,7 +86,7 @@ def test_resuming_at_any_batch_continues_the_order(shape: Shape, data: st.DataOb
 
 @example((10, 4, 1, None), 3, None)
 @given(shapes(), st.integers(1, 5), st.none() | st.integers(1, 30))
-def test_window_sizes_are_those_of_the_batches(
+def test_accumulated_sizes_are_those_of_the_batches(
     shape: Shape, window: int, batches: int | None
 ) -> None:
     """Also across the end of a pass; a window ends with the iteration."""
@@ -99,7 +99,7 @@ def test_window_sizes_are_those_of_the_batches(
         for index in range(length):
             first = index - index % window
             for rank in several:
-                found = rank.window_sizes(start + index, window)
+                found = rank.accumulated_sizes(start + index, window)
                 assert found == sizes[first : first + window]
 
 
