@@ -25,11 +25,7 @@ demo: $(VENV)/model ## train a late prompt on the demo reviews, with progress ba
 DEVICE ?= cpu
 MODEL  ?= roberta-base
 
-$(VENV)/bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	touch $@
-
-bench: $(VENV)/bench ## time a training step of every method: make bench DEVICE=cuda MODEL=roberta-large
+bench: $(VENV)/installed ## time a training step of every method: make bench DEVICE=cuda MODEL=roberta-large
 	$(BIN)/python -m bench --device $(DEVICE) --model $(MODEL)
 
 lint: $(VENV)/installed ## ruff, mypy and the layers of the packages
@@ -50,7 +46,7 @@ test-lowest: ## the fast tests with the lowest versions that pyproject.toml allo
 	$(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) -m tests.support.lowest > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt \
-		--editable '.[all,bench,test]'
+		--editable '.[all,test]'
 	$(LOWEST)/bin/pytest -W default -n 2 -m 'not slow'
 
 bench-start: $(VENV)/installed ## time until a refused value, a dry run and a two-step run have ended

@@ -2,8 +2,9 @@
 
     python -m bench [--model roberta-base] [--device cpu] [--out bench-results]
 
-Prints tables and writes a plot and results.json. Methods take turns because machines are noisy:
-each turn times all of them, and the matrix product that they are compared with.
+Prints tables and writes a plot and results.json. The methods of a group take turns because machines
+are noisy: each turn times all of them, the baseline that they are compared with, LoRA as PEFT has
+it on the whole model in random batches, and a matrix product.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Row:
             "gflop_per_second": rate / 1e9,
             "matmul_gflops": matmul,
             "share_of_matmul": rate / 1e9 / matmul,
-            "peak_mib": max(t["peak_mib"] for t in self.turns),
+            "peak_mb": max(t["peak_mb"] for t in self.turns),
         }
 
     def _reply(self, folder: Path) -> dict[str, Any]:
@@ -121,36 +122,61 @@ class Row:
         return dict(json.loads(line))
 
 
-def rows(layer: int, dtype: str, *, half: bool) -> list[Row]:
-    """The methods, in the order of the table."""
-    late = {"method": "prompt", "layer": layer, "prompt": _LATE_PROMPT}
-    plain = {"cache": False, "bucketing": False, "dropout": "none"}
-    best = {**plain, "cache": True, "bucketing": True}
-    at_input = {"method": "prompt", "layer": 1, "prompt": _INPUT_PROMPT, **plain}
-    full, lora = ({**at_input, "method": m} for m in ("full", "lora"))
-    table = [
-        Row("full fine-tuning", {**full, "dtype": dtype}),
-        Row("LoRA, r = 8 (PEFT)", {**lora, "dtype": dtype}),
-        Row(f"prompt at the input, {_INPUT_PROMPT} vectors", {**at_input, "dtype": dtype}),
-        Row("LPT, uncached, random batches", {**late, **plain, "dtype": dtype}),
-        Row("LPT, cached", {**late, **plain, "cache": True, "dtype": dtype}),
-        Row("LPT, cached, similar lengths", {**late, **best, "dtype": dtype}),
-        Row(
-            "LPT, uncached, random, dropout everywhere",
-            {**late, **plain, "dropout": "all", "dtype": dtype},
-        ),
-        Row(
-            "LPT, cached, similar lengths, dropout",
-            {**late, **best, "dropout": "above", "dtype": dtype},
-        ),
-    ]
+_RANDOM = {"plain": False, "cache": False, "bucketing": False, "dropout": "none"}
+_BEST = {**_RANDOM, "cache": True, "bucketing": True}
+_INPUT = {**_RANDOM, "method": "late_prompt", "layer": 1, "prompt": _INPUT_PROMPT}
+
+
+def groups(depth: int, dtype: str, *, half: bool) -> dict[str, list[Row]]:
+    """The methods, in the order of the tables; those of a group take turns.
+
+    Args:
+        depth: L.
+        dtype: Type of the frozen weights, float32 or bfloat16.
+        half: Whether to measure in bfloat16 as well.
+    """
+    middle, late = depth // 2 + 1, depth * 10 // 12
+    found = {"late prompts": _prompts(middle)}
+    for name in ("lora", "adapter", "full"):
+        found[name] = [_of_method(name, layer) for layer in (1, middle, late)]
+    found["full"].append(Row("full, random batches", {**_RANDOM, "method": "full", "layer": 1}))
+    tables = {title: _with_baseline(table, dtype) for title, table in found.items()}
     if dtype == "float32" and half:
-        table += [
-            Row("LPT, cached, similar lengths, bf16", {**late, **best, "dtype": "bfloat16"}),
-            Row("LoRA, bf16", {**lora, "dtype": "bfloat16"}),
-            Row("prompt at the input, bf16", {**at_input, "dtype": "bfloat16"}),
-        ]
+        again = {"late prompts": _prompts(middle, short=True)}
+        for name in ("lora", "adapter", "full"):
+            again[name] = [_of_method(name, layer) for layer in (1, middle, late)]
+        tables |= {f"{t}, bf16": _with_baseline(rows, "bfloat16") for t, rows in again.items()}
+    return tables
+
+
+def _with_baseline(table: list[Row], dtype: str) -> list[Row]:
+    plain = {**_RANDOM, "plain": True, "method": "lora", "layer": 1}
+    table = [Row("LoRA of PEFT, random batches", plain), *table]
+    for row in table:
+        row.spec["dtype"] = dtype
     return table
+
+
+def _of_method(name: str, layer: int) -> Row:
+    title = f"{name}, layer {layer}{', cached' if layer > 1 else ''}, similar lengths"
+    return Row(title, {**_BEST, "cache": layer > 1, "method": name, "layer": layer})
+
+
+def _prompts(layer: int, *, short: bool = False) -> list[Row]:
+    late = {"method": "late_prompt", "layer": layer, "prompt": _LATE_PROMPT}
+    best = Row("LPT, cached, similar lengths", {**_BEST, **late})
+    at_input = Row(f"prompt at the input, {_INPUT_PROMPT} vectors", dict(_INPUT))
+    if short:
+        return [at_input, best]
+    everywhere = "LPT, uncached, random, dropout everywhere"
+    return [
+        at_input,
+        Row("LPT, uncached, random batches", {**_RANDOM, **late}),
+        Row("LPT, cached", {**_RANDOM, **late, "cache": True}),
+        best,
+        Row(everywhere, {**_RANDOM, **late, "dropout": "all"}),
+        Row("LPT, cached, similar lengths, dropout", {**_BEST, **late, "dropout": "above"}),
+    ]
 
 
 def matmul_gflops(device: str, dtype: torch.dtype, width: int, seconds: float = 1.0) -> float:
@@ -179,9 +205,9 @@ def matmul_gflops(device: str, dtype: torch.dtype, width: int, seconds: float = 
 def measure(
     table: list[Row], common: dict[str, Any], folder: Path, turns: int, steps: int, width: int
 ) -> list[dict[str, Any]]:
-    """Start all workers, let them train in turns, and summarize."""
-    device = common["device"]
-    rates: dict[str, list[float]] = {dtype: [] for dtype in {row.spec["dtype"] for row in table}}
+    """Start all workers of a group, let them train in turns, and summarize."""
+    device, dtype = common["device"], table[0].spec["dtype"]
+    rates: list[float] = []
     try:
         for row in track(table, "building"):
             row.start(common, folder)
@@ -190,14 +216,13 @@ def measure(
             row.count = max(steps, math.ceil(steps * _TURN_S / warm_up))
         for _ in track(range(turns), "measuring"):
             for row in table:
-                dtype = row.spec["dtype"]
-                rates[dtype].append(matmul_gflops(device, getattr(torch, dtype), width))
+                rates.append(matmul_gflops(device, getattr(torch, dtype), width))
                 row.turns.append(row.steps(row.count, folder))
     finally:
         for row in table:
             row.stop()
-    matmul = {dtype: statistics.fmean(seen) for dtype, seen in rates.items()}
-    return [row.summary(matmul[row.spec["dtype"]], common["batch_size"]) for row in table]
+    matmul = statistics.fmean(rates)
+    return [row.summary(matmul, common["batch_size"]) for row in table]
 
 
 def main() -> None:
@@ -207,9 +232,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--group", action="append", help="only this table, e.g. 'lora, bf16'")
     chosen = parser.parse_args()
     depth, width = SIZES[chosen.model]["num_hidden_layers"], SIZES[chosen.model]["hidden_size"]
-    layer = depth // 2 + 1
     steps = 20 if chosen.device == "cuda" else 1
     folder = Path(tempfile.mkdtemp(prefix="lpt-bench-"))
     started = time.perf_counter()
@@ -225,15 +250,21 @@ def main() -> None:
         }
         dtype = "bfloat16" if chosen.device == "cuda" else "float32"
         half = _fast_half(chosen.device)
-        table = rows(layer, dtype, half=half)
-        methods = measure(table, common, folder, chosen.turns, steps, width)
-        growth = measure_growth(folder / "model", chosen.device, _LATE_PROMPT, _INPUT_PROMPT)
+        methods = [
+            {**row, "group": title}
+            for title, table in groups(depth, dtype, half=half).items()
+            if chosen.group is None or title in chosen.group
+            for row in measure(table, common, folder, chosen.turns, steps, width)
+        ]
+        growth = None
+        if chosen.group is None:
+            growth = measure_growth(folder / "model", chosen.device, _LATE_PROMPT, _INPUT_PROMPT)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     results = {
         "machine": machine(chosen.device),
         "model": chosen.model,
-        "layer": layer,
+        "layer": depth // 2 + 1,
         "depth": depth,
         "batch_size": 32,
         "examples": _EXAMPLES,
@@ -246,10 +277,11 @@ def main() -> None:
     }
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    save_plot(results, chosen.out / "speed.png")
+    if growth is not None:
+        save_plot(results, chosen.out / "speed.png")
     console = Console(width=None if sys.stdout.isatty() else 130)
     print_tables(results, console)
-    console.print(f"\nresults.json and speed.png are in {chosen.out}")
+    console.print(f"\nThe results are in {chosen.out}.")
 
 
 def machine(device: str) -> dict[str, Any]:

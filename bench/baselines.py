@@ -1,4 +1,4 @@
-"""Baselines on the same batches, with the head at the mask only: full fine-tuning and LoRA."""
+"""The baseline, on the same batches with the head at the mask only: LoRA as PEFT has it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from lpt.models.inputs import Batch
 from lpt.models.views import head_view
 
 
-class MaskModel(nn.Module):
-    """A masked language model that is fine-tuned in full or with LoRA.
+class PeftLora(nn.Module):
+    """A masked language model with LoRA on queries and values, PEFT's default targets.
 
     Args:
         model: The language model.
-        lora: Train only LoRA weights of rank 8 on queries and values, PEFT's default targets.
+        rank: r.
     """
 
-    def __init__(self, model: PreTrainedModel, *, lora: bool) -> None:
+    def __init__(self, model: PreTrainedModel, rank: int = 8) -> None:
         super().__init__()
         self.head = head_view(model, get_family(model.config.model_type))
-        self.base: nn.Module = model.base_model
-        model.requires_grad_(not lora)
-        if lora:
-            lora_config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"])
-            self.base = get_peft_model(model.base_model, lora_config)
+        model.requires_grad_(False)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["query", "value"])
+        self.base = get_peft_model(model.base_model, config)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cross-entropy of the label word at the mask, over the vocabulary."""

@@ -15,11 +15,11 @@ import torch
 from rich.progress import track
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from bench.baselines import MaskModel
+from bench.baselines import PeftLora
 from bench.clock import synchronize
+from bench.synthetic import make_batch
 from lpt.methods.late_prompt import LatePrompt
 from lpt.models.generators import build_generator
-from lpt.models.inputs import Batch
 from lpt.models.scoring import sequence_losses
 from lpt.models.split import SplitModel
 
@@ -54,7 +54,7 @@ def measure_growth(
     layers = sorted({2, max(2, depth // 4), middle, max(2, 3 * depth // 4), depth})
     late = {layer: _late(model, layer, "npg", late_vectors).to(device) for layer in layers}
     at_input = _late(model, 1, "static", input_vectors).to(device)
-    lora = MaskModel(load(), lora=True).to(device).eval()
+    lora = PeftLora(load()).to(device).eval()
     steps: dict[tuple[str, Any], Callable[[], None]] = {}
     for layer in layers:
         steps["layer", layer] = _step(late[layer], _TOKENS, cached=True)
@@ -100,7 +100,7 @@ def _late(model: PreTrainedModel, layer: int, kind: str, length: int) -> LatePro
 
 def _step(model: LatePrompt, tokens: int, *, cached: bool) -> Callable[[], None]:
     device = next(model.parameters()).device
-    batch = _batch(str(device), tokens)
+    batch = make_batch(_ROWS, tokens, str(device))
     if cached:
         shape = (_ROWS, tokens, model.split.hidden_size)
         hidden = torch.randn(shape, device=device, dtype=model.split.dtype)
@@ -113,29 +113,11 @@ def _step(model: LatePrompt, tokens: int, *, cached: bool) -> Callable[[], None]
     return step
 
 
-def _lora_step(model: MaskModel, device: str, tokens: int) -> Callable[[], None]:
-    batch = _batch(device, tokens)
+def _lora_step(model: PeftLora, device: str, tokens: int) -> Callable[[], None]:
+    batch = make_batch(_ROWS, tokens, device)
 
     def step() -> None:
         model(batch).backward()
         model.zero_grad(set_to_none=True)
 
     return step
-
-
-def _batch(device: str, tokens: int) -> Batch:
-    ids = torch.randint(10, 40_000, (_ROWS, tokens), device=device)
-    each = torch.arange(_ROWS, device=device)
-    return Batch(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        summary_index=torch.zeros_like(each),
-        pool_length=torch.full_like(each, tokens),
-        logit_rows=each,
-        logit_positions=torch.full_like(each, tokens - 2),
-        target_to_logit=each,
-        targets=torch.full_like(each, 5),
-        sequences=each,
-        labels=torch.zeros_like(each),
-        row_ids=each,
-    )

@@ -18,6 +18,7 @@ from statistics import median
 from typing import NamedTuple
 
 from lpt.config.schema import PACKAGE_DIR
+from lpt.files import MB
 
 SWEEP = PACKAGE_DIR.parent / "sweep.py"
 _EVERY = 2.0  # seconds between samples
@@ -45,7 +46,7 @@ def sample(process: int) -> Sample:
         status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
         kilobytes += int(status["VmRSS"].split()[0])
         files += len(list((folder / "fd").iterdir()))
-    return Sample(kilobytes / 1024, files)
+    return Sample(kilobytes * 1024 / MB, files)
 
 
 def run_long_sweep(

@@ -19,6 +19,7 @@ from lpt.data.packing import tokenize
 from lpt.data.splits import read_splits
 from lpt.data.tasks import build_task
 from lpt.data.templates import Encoder
+from lpt.files import MB
 from lpt.models.backbone import checkpoint_source, find_backbone
 
 
@@ -35,9 +36,9 @@ def main() -> None:
         table.add_column(name, justify="right" if name else "left")
 
     def add_row(title: str, wall: float, cpu: float) -> None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        table.add_row(title, f"{wall:.2f} s", f"{cpu:.2f} s", f"{peak:,.0f} MiB")
+        table.add_row(title, f"{wall:.2f} s", f"{cpu:.2f} s", f"{peak:,.0f} MB")
 
     started = time.perf_counter(), time.process_time()
     train = read_splits(config, task).sets["train"]

@@ -23,41 +23,40 @@ def print_tables(results: dict[str, Any], console: Console) -> None:
         f"batch {results['batch_size']}, {results['lengths'][0]}-{results['lengths'][1]} tokens; "
         f"{machine['name']}, {machine['threads']} threads, torch {machine['torch']}"
     )
-    fast = [m for m in methods if m["cache"] and m["bucketing"] and m["dropout"] == "none"]
-    best = {m["dtype"]: m for m in fast}
-    names = ("s/step", "examples/s", "LPT is", "GFLOP/s", "of matmul", "padding", "peak MiB")
-    table = _table("training steps", "method", *names, "trained")
-    for m in methods:
-        fastest = best[m["dtype"]]
-        ratio = fastest["examples_per_second"] / m["examples_per_second"]
-        table.add_row(
-            m["title"],
-            f"{m['seconds_per_step']:.3f}",
-            f"{m['examples_per_second']:.1f}",
-            f"{ratio:.2f} x" if m is not fastest else "",
-            f"{m['gflop_per_second']:,.0f}",
-            f"{m['share_of_matmul']:.0%}",
-            f"{m['padding']:.0%}",
-            f"{m['peak_mib']:,.0f}",
-            f"{m['trainable']:,}",
-        )
-    console.print(table)
-    slow = next(m for m in methods if m["method"] == "prompt" and m["layer"] > 1)
-    for m in fast:
-        if m["dtype"] != slow["dtype"]:
-            ratio = m["examples_per_second"] / slow["examples_per_second"]
-            console.print(f"{m['title']} is {ratio:.2f} x as fast as {slow['title']}.")
-    rates = {m["dtype"]: m["matmul_gflops"] for m in methods}
-    for dtype, rate in rates.items():
-        console.print(f"Matrix products, measured in the same turns: {rate:,.0f} GFLOP/s ({dtype})")
+    for group in dict.fromkeys(m["group"] for m in methods):
+        console.print(_speeds(group, [m for m in methods if m["group"] == group]))
     if not results["bf16_is_fast"]:
         console.print("No bf16 rows: this processor multiplies bf16 more slowly than float32.")
+    if results["growth"] is None:
+        return
     built, epochs = pays_after(results)
     console.print(
         f"The cache of {results['examples']} examples was built in {built:.1f} s, which pays for "
         f"itself after {epochs:.2f} epochs."
     )
     _print_growth(results["growth"], console)
+
+
+def _speeds(group: str, methods: list[dict[str, Any]]) -> Table:
+    """Speed and cost of the methods of a group; its first row is the baseline."""
+    baseline = methods[0]
+    names = ("s/step", "examples/s", "x PEFT", "GFLOP/s", "of matmul", "padding", "peak MB")
+    rate = f"{baseline['matmul_gflops']:,.0f} GFLOP/s"
+    title = f"{group}: {baseline['dtype']}, matrix products in the same turns {rate}"
+    table = _table(title, "method", *names, "trained")
+    for m in methods:
+        table.add_row(
+            m["title"],
+            f"{m['seconds_per_step']:.3f}",
+            f"{m['examples_per_second']:.1f}",
+            f"{m['examples_per_second'] / baseline['examples_per_second']:.2f}",
+            f"{m['gflop_per_second']:,.0f}",
+            f"{m['share_of_matmul']:.0%}",
+            f"{m['padding']:.0%}",
+            f"{m['peak_mb']:,.0f}",
+            f"{m['trainable']:,}",
+        )
+    return table
 
 
 def _print_growth(growth: dict[str, Any], console: Console) -> None:
@@ -85,8 +84,8 @@ def _table(title: str, first: str, *numbers: str) -> Table:
 
 def pays_after(results: dict[str, Any]) -> tuple[float, float]:
     """Seconds to build the cache, and epochs after which it has saved them."""
-    late = [m for m in results["methods"] if m["method"] == "prompt" and m["layer"] > 1]
-    built = max(m["cache_seconds"] for m in late if m["dtype"] == late[0]["dtype"])
+    late = [m for m in results["methods"] if m["group"] == "late prompts" and m["layer"] > 1]
+    built = max(m["cache_seconds"] for m in late)
     plain = next(m for m in late if not m["cache"])
     cached = next(m for m in late if m["cache"] and not m["bucketing"])
     saved = 1 / plain["examples_per_second"] - 1 / cached["examples_per_second"]
@@ -95,9 +94,11 @@ def pays_after(results: dict[str, Any]) -> tuple[float, float]:
 
 def save_plot(results: dict[str, Any], file: Path) -> None:
     """Speed by method, cost by layer, cost by length, side by side."""
-    methods, growth = results["methods"], results["growth"]
+    growth, dtype = results["growth"], results["methods"][0]["dtype"]
+    shown = {m["title"]: m for m in results["methods"] if m["dtype"] == dtype}
+    methods = list(shown.values())  # the baseline once
     figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(15, 4.6), width_ratios=(1.5, 1, 1), layout="constrained"
+        1, 3, figsize=(15, 6), width_ratios=(1.5, 1, 1), layout="constrained"
     )
     titles = [m["title"] for m in methods]
     speeds = [m["examples_per_second"] for m in methods]
@@ -107,7 +108,7 @@ def save_plot(results: dict[str, Any], file: Path) -> None:
     left.set_xlim(0, 1.15 * max(speeds))
     left.invert_yaxis()
     left.set_xlabel("training examples per second")
-    left.set_title(f"{results['model']}, prompt at layer {results['layer']}")
+    left.set_title(f"{results['model']}, prompt at layer {results['layer']}, {dtype}")
 
     points = growth["layers"]
     middle.plot([p["layer"] for p in points], [p["seconds"] for p in points], "o-", color=_BLUE)

@@ -1,4 +1,4 @@
-"""A masked language model with random weights and a task of random words, as folders on disk.
+"""A masked language model with random weights and a task of random words.
 
 Speed does not depend on the values of the weights, so nothing has to be downloaded.
 """
@@ -15,6 +15,8 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForMaskedLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
+
+from lpt.models.inputs import Batch
 
 _ROBERTA = {
     "vocab_size": 50_265,
@@ -73,3 +75,22 @@ def save_task(folder: Path, examples: int, shortest: int, longest: int) -> None:
             text = " ".join(f"w{generator.randrange(40_000)}" for _ in range(words))
             rows.append(f"{i % 2}\t{text}")
         (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def make_batch(rows: int, tokens: int, device: str) -> Batch:
+    """Random text without padding, one logit position in each row."""
+    ids = torch.randint(10, 100, (rows, tokens), device=device)
+    each = torch.arange(rows, device=device)
+    return Batch(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        summary_index=torch.zeros_like(each),
+        pool_length=torch.full_like(each, tokens),
+        logit_rows=each,
+        logit_positions=torch.full_like(each, tokens - 2),
+        target_to_logit=each,
+        targets=torch.full_like(each, 5),
+        sequences=each,
+        labels=torch.zeros_like(each),
+        row_ids=each,
+    )

@@ -16,18 +16,20 @@ import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
 
-from bench.baselines import MaskModel
+from bench.baselines import PeftLora
 from bench.clock import synchronize
-from bench.flops import Shape
+from bench.flops import Loss, StepWork
 from bench.synthetic import TEMPLATE
 from lpt.caching.fill import cache_hidden_states
 from lpt.config.compose import compose_grid
 from lpt.config.schema import Config
 from lpt.data.batching import TrainBatchSampler
 from lpt.data.datamodule import TaskDataModule
-from lpt.models.backbone import load_model
+from lpt.methods.registry import build_method
+from lpt.models.backbone import empty_model, load_model
 from lpt.models.inputs import Batch
-from lpt.training.callbacks.throughput import peak_memory_mib, reset_peak_memory
+from lpt.models.scoring import sequence_losses
+from lpt.training.callbacks.throughput import peak_memory_mb, reset_peak_memory
 from lpt.training.module import build_model, build_module
 from lpt.training.plan import Plan, prepare
 from lpt.training.trainer import build_trainer
@@ -40,13 +42,13 @@ class Pacer(Callback):
 
     Args:
         spec: The row that is measured.
-        shape: Sizes of the model.
+        work: Operations of a step.
         replies: Stream for the measurements.
     """
 
-    def __init__(self, spec: dict[str, Any], shape: Shape, replies: TextIO) -> None:
+    def __init__(self, spec: dict[str, Any], work: StepWork, replies: TextIO) -> None:
         self.spec = spec
-        self.shape = shape
+        self.work = work
         self.replies = replies
         self.steps = self.examples = 0
         self.flop = self.since = 0.0
@@ -64,7 +66,7 @@ class Pacer(Callback):
         batch_idx: int,
     ) -> None:
         """Count steps; after the last one, reply and wait for the next request."""
-        self.flop += _flop(self.spec, self.shape, *batch.attention_mask.shape)
+        self.flop += self.work(*batch.attention_mask.shape)
         self.examples += len(batch.labels)
         self.steps -= 1
         if self.steps == 0:
@@ -76,7 +78,7 @@ class Pacer(Callback):
                 seconds=seconds,
                 examples=self.examples,
                 flop=self.flop,
-                peak_mib=peak_memory_mib(device),
+                peak_mb=peak_memory_mb(device),
             )
             self._wait()
 
@@ -91,9 +93,9 @@ class Pacer(Callback):
 
 
 class Baseline(LightningModule):
-    """Full fine-tuning or LoRA."""
+    """LoRA as PEFT has it."""
 
-    def __init__(self, model: MaskModel) -> None:
+    def __init__(self, model: PeftLora) -> None:
         super().__init__()
         self.model = model
 
@@ -119,30 +121,26 @@ def main() -> None:
     os.dup2(2, 1)  # anything else that is printed goes to the log
     seed_everything(0, verbose=False)
     plan = prepare(_config(spec))
-    config = plan.config
-    backbone = plan.backbone.config
-    shape = Shape(backbone.num_hidden_layers, backbone.hidden_size, backbone.vocab_size)
-    pacer = Pacer(spec, shape, replies)
-    if spec["method"] == "prompt":
-        module, data, trainer, cache_seconds = _late_prompt(config, plan)
-    else:
-        module, data, trainer = _baseline(config, plan, spec)
-        cache_seconds = 0.0
+    width = plan.backbone.config.hidden_size if spec["cache"] else None
+    work = StepWork(_loss_without_weights(plan, spec), width)
+    pacer = Pacer(spec, work, replies)
+    build = _baseline if spec["plain"] else _method
+    module, data, trainer, cache_seconds = build(plan)
     trainer.callbacks.append(pacer)  # type: ignore[attr-defined]
-    work = _work_per_example(spec, shape, data)
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    _reply(replies, cache_seconds=cache_seconds, trainable=trainable, **work)
+    sizes = _work_per_example(spec, work, data)
+    _reply(replies, cache_seconds=cache_seconds, trainable=trainable, **sizes)
     reset_peak_memory(trainer.strategy.root_device)  # excludes loading
     trainer.fit(module, datamodule=data)
 
 
 def _config(spec: dict[str, Any]) -> Config:
-    static = spec["layer"] == 1
+    mixed = spec["method"] == "full" and spec["dtype"] == "bfloat16"  # it keeps float32 weights
     [config] = compose_grid(
         [
             "model=local",
             f"model.path={spec['model']}",
-            f"model.dtype={spec['dtype']}",
+            f"model.dtype={'float32' if mixed else spec['dtype']}",
             "task=sst2",
             f"data.path={spec['data']}",
             f"task.template={json.dumps(TEMPLATE)}",
@@ -150,15 +148,14 @@ def _config(spec: dict[str, Any]) -> Config:
             "task.files={train: train.tsv, dev: dev.tsv, test: test.tsv}",
             f"data.batch_size={spec['batch_size']}",
             f"data.bucketing={spec['bucketing']}",
-            f"prompt={'static' if static else 'npg'}",
-            f"prompt.layer={spec['layer']}",
-            f"prompt.length={spec['prompt']}",
+            f"method={spec['method']}",
+            *_layer(spec),
             f"model.dropout={spec['dropout']}",
             f"cache={'on' if spec['cache'] else 'off'}",
             f"cache.dir={spec['cache_dir']}",
             f"trainer.max_steps={_ENDLESS}",
             f"trainer.eval_every_steps={_ENDLESS}",
-            "trainer.precision=32-true",
+            f"trainer.precision={'bf16-mixed' if mixed else '32-true'}",
             f"strategy.accelerator={'gpu' if spec['device'] == 'cuda' else 'cpu'}",
             "logger=none",
         ]
@@ -166,31 +163,30 @@ def _config(spec: dict[str, Any]) -> Config:
     return config
 
 
-def _late_prompt(
-    config: Config, plan: Plan
-) -> tuple[LightningModule, TaskDataModule, Trainer, float]:
+def _layer(spec: dict[str, Any]) -> list[str]:
+    layer = spec["layer"]
+    if spec["method"] != "late_prompt":
+        return [f"method.layer={layer}"]
+    kind = "static" if layer == 1 else "npg"
+    return [f"prompt={kind}", f"prompt.layer={layer}", f"prompt.length={spec['prompt']}"]
+
+
+def _method(plan: Plan) -> tuple[LightningModule, TaskDataModule, Trainer, float]:
     model, identity = build_model(plan)
-    data, module = _build_data(config, plan), build_module(plan, model)
-    trainer = build_trainer(config, Path(os.environ["LPT_CACHE"]), model)
+    data, module = _build_data(plan), build_module(plan, model)
+    trainer = build_trainer(plan.config, Path(os.environ["LPT_CACHE"]), model)
     started = time.perf_counter()
-    cache_hidden_states(config, trainer, model.split, data, identity.fingerprint)
+    cache_hidden_states(plan.config, trainer, model.split, data, identity.fingerprint)
     return module, data, trainer, time.perf_counter() - started
 
 
-def _baseline(
-    config: Config, plan: Plan, spec: dict[str, Any]
-) -> tuple[LightningModule, TaskDataModule, Trainer]:
-    # Full fine-tuning keeps float32 weights; the weights that LoRA freezes have the row's dtype.
-    full = spec["method"] == "full"
-    mixed = full and spec["dtype"] == "bfloat16"
-    dtype = torch.float32 if full else getattr(torch, spec["dtype"])
-    model = MaskModel(
-        load_model(plan.backbone, dtype=dtype, attention=config.model.attention), lora=not full
-    )
+def _baseline(plan: Plan) -> tuple[LightningModule, TaskDataModule, Trainer, float]:
+    config = plan.config
+    dtype, attention = getattr(torch, config.model.dtype), config.model.attention
+    model = PeftLora(load_model(plan.backbone, dtype=dtype, attention=attention))
     trainer = Trainer(
         accelerator=config.strategy.accelerator,
         devices=1,
-        precision="bf16-mixed" if mixed else "32-true",
         max_steps=_ENDLESS,
         limit_val_batches=0,
         use_distributed_sampler=False,
@@ -200,19 +196,25 @@ def _baseline(
         enable_model_summary=False,
         enable_progress_bar=False,
     )
-    return Baseline(model), _build_data(config, plan), trainer
+    return Baseline(model), _build_data(plan), trainer, 0.0
 
 
-def _build_data(config: Config, plan: Plan) -> TaskDataModule:
+def _build_data(plan: Plan) -> TaskDataModule:
     return TaskDataModule(plan.config, plan.splits, plan.encoder, plan.word_ids)
 
 
-def _flop(spec: dict[str, Any], shape: Shape, rows: int, tokens: int) -> float:
-    method, layer, prompt = spec["method"], spec["layer"], spec["prompt"]
-    return shape.step(method, rows, tokens, layer=layer, prompt=prompt, cached=spec["cache"])
+def _loss_without_weights(plan: Plan, spec: dict[str, Any]) -> Loss:
+    model = empty_model(plan.backbone, torch.float32)
+    model.set_attn_implementation("eager")
+    if spec["plain"]:
+        return PeftLora(model).to("meta")
+    method = build_method(plan.config, model, None).train().to("meta")
+    return lambda batch: sequence_losses(method(batch), batch, len(batch.labels)).mean()
 
 
-def _work_per_example(spec: dict[str, Any], shape: Shape, data: TaskDataModule) -> dict[str, float]:
+def _work_per_example(
+    spec: dict[str, Any], work: StepWork, data: TaskDataModule
+) -> dict[str, float]:
     """Mean FLOP per training example and padding share, over one pass of the data."""
     lengths = data.packed["train"].row_lengths().tolist()
     bucketed = lengths if spec["bucketing"] else None
@@ -222,7 +224,7 @@ def _work_per_example(spec: dict[str, Any], shape: Shape, data: TaskDataModule) 
     widest = [(len(batch), max(lengths[i] for i in batch)) for batch in sampler]
     padded_tokens = sum(rows * tokens for rows, tokens in widest)
     return {
-        "flop_per_example": sum(_flop(spec, shape, *batch) for batch in widest) / len(lengths),
+        "flop_per_example": sum(work(*batch) for batch in widest) / len(lengths),
         "padding": 1 - sum(lengths) / padded_tokens,
     }
 

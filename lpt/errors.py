@@ -140,6 +140,11 @@ def config_error(where: str, given: str, expected: str = "", hint: str = "") -> 
     return ConfigError([Problem(where, given, expected, hint)])
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line; its type if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def did_you_mean(value: str, options: Iterable[str], count: int = 3) -> str:
     """A hint with the options closest to `value`; empty if none is close."""
     near = difflib.get_close_matches(value, list(dict.fromkeys(options)), n=count, cutoff=0.6)

@@ -16,7 +16,7 @@ from lpt.caching.fill import cache_hidden_states
 from lpt.config.resolve import to_dict
 from lpt.config.schema import Config
 from lpt.data.datamodule import TaskDataModule
-from lpt.methods.late_prompt import LatePrompt
+from lpt.methods.base import Method
 from lpt.runs.adapter import BackboneIdentity
 from lpt.runs.environment import Environment, current_environment
 from lpt.runs.record import ParameterCounts, RunRecord, Selection
@@ -27,7 +27,7 @@ from lpt.training import results
 from lpt.training.callbacks.dev_history import DevHistory
 from lpt.training.callbacks.preemption import Preemption
 from lpt.training.callbacks.throughput import ThroughputMonitor
-from lpt.training.checkpoints import ResumePoint, find_earlier_run
+from lpt.training.checkpoints import ResumePoint, check_same_backbone, find_earlier_run
 from lpt.training.launcher import launch_run, needs_launch
 from lpt.training.module import build_model, build_module
 from lpt.training.plan import Plan, check_devices, dry_run, prepare
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
-    """Train and score one late prompt.
+    """Train a method and score it.
 
     Args:
         config: Configuration of the run.
@@ -62,35 +62,37 @@ def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
         if config.run_dir is not None and Path(config.run_dir).is_dir() and not launching:
             patience = SAVING_SECONDS if config.resume is not None else 0.0
             stack.enter_context(lock_run_dir(Path(config.run_dir), patience))
-        earlier = find_earlier_run(config, plan.split_description.sha256)
+        earlier = find_earlier_run(config, plan.split_description)
+        if launching and not isinstance(earlier, RunRecord):
+            return launch_run(config, command)
+        seed_everything(config.seed, workers=True, verbose=False)
+        model, identity = build_model(plan)  # may be refused: before anything is written
+        if earlier is not None:
+            check_same_backbone(config, identity)
         if isinstance(earlier, RunRecord):
             print_results(earlier, Console())
             return earlier
-        if launching:
-            return launch_run(config, command)
-        seed_everything(config.seed, workers=True, verbose=False)
         if earlier is not None:
             logger.info("Resuming from %s at step %d.", *earlier)
-        model, identity = build_model(plan)  # may be refused: before anything is written
         run_dir = create_run_dir(config, resuming=earlier is not None)
         plan = replace(plan, config=replace(config, run_dir=str(run_dir)))
         for context in (lock_run_dir, explain_os_errors, log_to):
             stack.enter_context(context(run_dir))
         stack.enter_context(finished_run(config.logger.wandb))
-        results.save_config(plan, run_dir)
+        results.save_config(plan, identity, run_dir)
         return _train(plan, model, identity, earlier, started, environment, command)
 
 
 def _train(
     plan: Plan,
-    model: LatePrompt,
+    model: Method,
     backbone: BackboneIdentity,
     resume_point: ResumePoint | None,
     started: float,
     environment: Environment,
     command: Sequence[str],
 ) -> RunRecord:
-    """Precompute hidden states, score without a prompt, fit, score the best checkpoint, save."""
+    """Precompute hidden states, score zero-shot, fit, score the best checkpoint, save."""
     config, run_dir = plan.config, Path(str(plan.config.run_dir))
     parameters = ParameterCounts(**model.count_parameters())
     data = TaskDataModule(config, plan.splits, plan.encoder, plan.word_ids)
@@ -103,9 +105,8 @@ def _train(
         caching_started = time.perf_counter()
         cache = cache_hidden_states(config, trainer, model.split, data, backbone.fingerprint)
         monitor.totals["cache_seconds"] = time.perf_counter() - caching_started
-        zero_shot = results.score_zero_shot(trainer, module, data)
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        scores, outputs = results.score_best(trainer, module, data)
+        zero_shot = results.score_zero_shot(trainer, module, data, backbone.fingerprint)
+        scores, outputs = results.train_and_score(plan, trainer, module, data, checkpoint)
     best, metric = history.best(), plan.task.metrics[0]
     record = RunRecord(
         run_dir=str(run_dir),

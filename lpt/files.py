@@ -13,8 +13,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from lpt.errors import ConfigError, Problems, config_error
 
-_CHUNK_BYTES = 1 << 24
-_MAX_BYTES = 1 << 26  # of a record: some grow with the dev evaluations
+MB, GB = 10**6, 10**9
+"""Bytes: the units of every size and memory, in keys, messages, records and documentation."""
+_CHUNK_BYTES = 16 * MB
+_MAX_BYTES = 64 * MB  # of a record: some grow with the dev evaluations
 
 
 class JsonModel(BaseModel):
@@ -34,7 +36,7 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_require_finite)]
 _M = TypeVar("_M", bound=BaseModel)
 
 
-def read_json_model(path: Path, model: type[_M], max_bytes: int = 1 << 20) -> _M:
+def read_json_model(path: Path, model: type[_M], max_bytes: int = MB) -> _M:
     """Read a JSON file that may come from anywhere.
 
     Raises:

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import settings
 from lightning import Callback
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lpt.config.schema import Config
+from lpt.models import hub_access
 from tests.support import plugin
 from tests.support.configs import configured
 from tests.support.tiny import save_tiny
@@ -45,6 +47,14 @@ def no_hydra_config() -> Iterator[None]:
     """Hydra keeps the configuration of its last main in a singleton: none for the next test."""
     yield
     HydraConfig.instance().cfg = None
+
+
+@pytest.fixture(autouse=True)
+def hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a test gave up the Hub, which a process does for good, does not concern the next one."""
+    monkeypatch.setattr(hub_access, "_failures", [])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
+    monkeypatch.setenv("HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
 
 
 @pytest.fixture(scope="session")

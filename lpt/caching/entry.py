@@ -14,9 +14,10 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
+from lpt.errors import ConfigError
 from lpt.files import JsonModel, checksum, read_json_model
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 HIDDEN_FILE = "hidden.bin"
 DESCRIPTION_FILE = "entry.json"
 
@@ -32,7 +33,7 @@ class CacheKey(JsonModel):
     """Everything that the hidden states of a set depend on.
 
     Attributes:
-        fingerprint: Fingerprint of the backbone's weights.
+        fingerprint: See `lpt.models.fingerprint`.
         layer: The layer whose input they are, 1-based.
         tokens: SHA-256 of the set's token ids.
         shape: (n, D): number of tokens and hidden size.
@@ -80,15 +81,25 @@ class CacheDescription(JsonModel):
         key: The entry's key.
     """
 
-    format: Literal[3]
+    format: Literal[4]
     title: str
     checksum: str
     key: CacheKey
 
     @classmethod
     def read(cls, path: Path) -> CacheDescription:
-        """The description of the entry in a folder; a `ConfigError` names all of its faults."""
-        return read_json_model(path / DESCRIPTION_FILE, cls)
+        """The description of the entry in a folder.
+
+        Raises:
+            ConfigError: It is damaged; all of its faults are named.
+            OSError: It cannot be read, which says nothing about the entry.
+        """
+        try:
+            return read_json_model(path / DESCRIPTION_FILE, cls)
+        except ConfigError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
 
     def find_damage(self, path: Path, *, verify_checksum: bool = True) -> str | None:
         """What is wrong with the hidden states in a folder; None if they match the description."""
@@ -103,9 +114,15 @@ def map_hidden_states(path: Path, key: CacheKey, *, writable: bool = False) -> T
     """The hidden states in a folder as a memory-mapped tensor, (n, D).
 
     With `writable`, changes of the tensor go to the file; else they are private to the process.
+
+    Raises:
+        OSError: It cannot be opened or mapped.
     """
     file, size = str(path / HIDDEN_FILE), key.shape[0] * key.shape[1]
-    flat = torch.from_file(file, shared=writable, size=size, dtype=key.torch_dtype)
+    try:
+        flat = torch.from_file(file, shared=writable, size=size, dtype=key.torch_dtype)
+    except RuntimeError as error:
+        raise OSError(str(error).partition("\n")[0]) from error
     return flat.view(key.shape)
 
 

@@ -5,7 +5,8 @@ Imports neither torch nor Lightning: configurations are checked before anything 
 
 from __future__ import annotations
 
-from lpt.config.schema import Config
+from lpt.config.method_schema import READS_FINAL_STATE
+from lpt.config.schema import Config, first_layer
 from lpt.errors import Problems
 
 _MIN_SHARE_SEEN = 0.25  # of the training set: below, computing all of it does not pay
@@ -16,20 +17,26 @@ def reason_not_to_cache(config: Config, layer: int | None) -> str | None:
 
     Args:
         config: Configuration of a run.
-        layer: First layer that sees the prompt, if known.
+        layer: First layer that the method changes, if known.
     """
     if config.model.dropout == "all":
         return "model.dropout=all changes them in every step"
     if config.strategy.name == "fsdp":
         return "strategy=fsdp shards the layers that compute them"
-    if layer == 1:
-        return "at prompt.layer=1 there is nothing below the prompt but the embeddings"
+    if layer == 1 and not reads_final_state(config):
+        return "at layer 1 there is nothing below but the embeddings"
     return None
+
+
+def reads_final_state(config: Config) -> bool:
+    """Whether the prompt is made of final states of the unprompted model, which are cached too."""
+    prompt = config.prompt if config.method.name == "late_prompt" else None
+    return prompt is not None and prompt.kind in READS_FINAL_STATE
 
 
 def check_cache(config: Config, num_layers: int | None, problems: Problems) -> None:
     """Check the configuration of the cache; `num_layers` of the backbone, if known."""
-    reason = reason_not_to_cache(config, config.prompt.layer)
+    reason = reason_not_to_cache(config, first_layer(config))
     if config.cache.mode == "on" and reason:
         problems.add("cache.mode", f"on, but {reason}", "auto or off")
     for layer in config.cache.layers:

@@ -76,10 +76,17 @@ class HiddenStatePrecomputer(LightningModule):
                 self.missing = []
         agreed = self.trainer.strategy.broadcast((self.missing, self.reasons))
         self.missing, self.reasons = agreed
-        for name in self.missing:
-            path, key = self.cache.unfinished(self.keys[name]), self.keys[name]
-            hidden = map_hidden_states(path, key, writable=True)
-            self.outputs.setdefault(name.set, {})[name.layer] = hidden
+        try:
+            for name in self.missing:
+                path, key = self.cache.unfinished(self.keys[name]), self.keys[name]
+                hidden = map_hidden_states(path, key, writable=True)
+                self.outputs.setdefault(name.set, {})[name.layer] = hidden
+            mapped = True
+        except OSError as error:
+            mapped = False
+            self.reasons |= dict.fromkeys(self.keys.values(), str(error))
+        if not self.trainer.strategy.reduce_boolean_decision(mapped):
+            self.missing, self.outputs = [], {}
 
     def predict_dataloader(self) -> list[DataLoader[Any]]:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -143,7 +150,12 @@ class HiddenStatePrecomputer(LightningModule):
 
     def _open(self, key: CacheKey) -> Tensor | None:
         """The hidden states of a key if every rank can open them: ranks must not differ."""
-        hidden = None if key in self.reasons else self.cache.get(key, verify_checksum=False)
+        hidden = None
+        try:
+            if key not in self.reasons:
+                hidden = self.cache.get(key, verify_checksum=False)
+        except OSError as error:
+            self.reasons[key] = str(error)
         everywhere = self.trainer.strategy.reduce_boolean_decision(hidden is not None)
         return hidden if everywhere else None
 

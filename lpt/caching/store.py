@@ -1,7 +1,7 @@
 """The hidden-state cache: lookup of entries, eviction, and how new ones are made.
 
-Hidden states below the prompt are a pure function of weights, token ids, layer and arithmetic, so
-epochs, seeds, learning rates, generators, prompt lengths and processes share them. An entry
+Hidden states below the method are a pure function of weights, token ids, layer and arithmetic, so
+epochs, seeds, learning rates, methods and processes share them. An entry
 (`lpt.caching.entry`) is a folder named by a hash of its key. It is filled under a temporary name
 and renamed when complete; its checksum is verified before it is used.
 """
@@ -27,13 +27,14 @@ from lpt.caching.entry import (
     map_hidden_states,
     stored_bytes,
 )
+from lpt.caching.scores import SCORE_FILES
 from lpt.errors import ConfigError
-from lpt.files import checksum
+from lpt.files import GB, checksum
 
 logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished-"
-_SPARE_BYTES = 1 << 30  # left free on the disk
+_SPARE_BYTES = GB  # left free on the disk
 
 
 class HiddenCache:
@@ -56,6 +57,10 @@ class HiddenCache:
         """The hidden states of a key, memory-mapped: (n, D); None without a sound entry.
 
         `verify_checksum` reads the whole entry. A damaged one stays until `allocate` replaces it.
+
+        Raises:
+            OSError: The entry cannot be read, e.g. without permission or with too many open files:
+                it may be sound.
         """
         path = self.folder / key.name
         if not path.exists():
@@ -66,9 +71,10 @@ class HiddenCache:
             if description.key != key:
                 damage = "it belongs to a different cache key"
             if damage is None:
-                os.utime(path / DESCRIPTION_FILE)
+                with suppress(OSError):  # of another user, or on a read-only disk
+                    os.utime(path / DESCRIPTION_FILE)
                 return map_hidden_states(path, key)
-        except (OSError, ConfigError) as error:
+        except (FileNotFoundError, ConfigError) as error:
             damage = str(error)
         logger.warning("Rebuilding cached hidden states in %s: %s.", path, damage)
         return None
@@ -81,14 +87,14 @@ class HiddenCache:
     def describe_shortage(self, nbytes: int) -> str | None:
         """Why entries of this size in total cannot be cached, whatever is evicted for them."""
         if nbytes > self.max_bytes:
-            available = f"the budget (cache.max_gb) is {self.max_bytes / 1e9:.1f} GB"
+            available = f"the budget (cache.max_gb) is {self.max_bytes / GB:.1f} GB"
         else:
             parent = next(p for p in (self.folder, *self.folder.parents) if p.exists())
             evictable = sum(map(stored_bytes, self.paths()))
             if nbytes + _SPARE_BYTES <= shutil.disk_usage(parent).free + evictable:
                 return None
             available = f"the disk of {parent} is too full"
-        return f"{nbytes / 1e9:.1f} GB are needed, but {available}"
+        return f"{nbytes / GB:.1f} GB are needed, but {available}"
 
     def unfinished(self, key: CacheKey) -> Path:
         """Folder in which an entry is filled, by the process that holds its lock."""
@@ -105,12 +111,12 @@ class HiddenCache:
         self._remove_abandoned()
         for path in (self.unfinished(key), self.folder / key.name):
             shutil.rmtree(path, ignore_errors=True)
-        for path in self.paths():
-            if self._has_room(key.nbytes):
-                break
-            shutil.rmtree(path, ignore_errors=True)
         self.unfinished(key).mkdir(parents=True)
         with (self.unfinished(key) / HIDDEN_FILE).open("wb") as file:
+            for path in self.paths():  # only now that a file can be created
+                if self._has_room(key.nbytes):
+                    break
+                shutil.rmtree(path, ignore_errors=True)
             if hasattr(os, "posix_fallocate"):
                 # With blocks reserved: writing to a memory-mapped file kills on a full disk.
                 os.posix_fallocate(file.fileno(), 0, key.nbytes)
@@ -136,7 +142,9 @@ class HiddenCache:
         shutil.rmtree(self.unfinished(key), ignore_errors=True)
 
     def clear(self) -> int:
-        """Remove all entries, unfinished ones included; returns how many."""
+        """Remove all entries, unfinished ones included, and kept scores; returns the number."""
+        for file in self.folder.glob(SCORE_FILES):
+            file.unlink(missing_ok=True)
         paths = [path for path in self.folder.glob("*") if path.is_dir()]
         for path in paths:
             shutil.rmtree(path, ignore_errors=True)

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from lpt.caching.entry import CacheDescription, last_used
 from lpt.caching.store import HiddenCache
 from lpt.errors import ConfigError, literal_text
-from lpt.files import cache_dir
+from lpt.files import MB, cache_dir
 
 _SOUND = "sound"
 _SHOWN_NAME = 12  # characters of a name, which is a hash
@@ -47,12 +47,14 @@ def _row(path: Path, verify: bool) -> list[str]:
     try:
         description = CacheDescription.read(path)
         state = (description.find_damage(path) or _SOUND) if verify else ""
-    except (OSError, ConfigError):
+    except (FileNotFoundError, ConfigError):
         return [name, "", "", "", "of an older format or damaged"]
+    except OSError as error:
+        return [name, "", "", "", f"cannot be read: {error.strerror}"]
     key = description.key
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(last_used(path)))
     content = f"{description.title}, {key.shape[0]:,} tokens"
-    return [name, content, f"{key.nbytes / 1e6:.1f} MB", used, state]
+    return [name, content, f"{key.nbytes / MB:.1f} MB", used, state]
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def _panel(plan: Plan) -> Panel:
     for name, tokens in _example_tokens(plan, packed["train"]):
         lines.add_row(literal_text(name), tokens)
     lines.add_row("label words", literal_text(_label_words(plan)))
+    for warning in plan.splits.warnings:
+        lines.add_row("warning", literal_text(warning))
     title = f"{task.config.name} · {plan.config.model.name} · {', '.join(task.metrics)}"
     content = Group(lines, Text(), _sets_table(plan, packed))
     return Panel(content, title=literal_text(title), title_align="left")

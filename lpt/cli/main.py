@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from yaml import YAMLError
 
 from lpt.config.command_line import check_overrides, expand_all_keyword
+from lpt.config.method_checks import check_prompt_keys
 from lpt.config.schema import CONF_DIR, PACKAGE_DIR, Config, composition_error, register, typed
 from lpt.config.validation import validate
 from lpt.errors import CTRL_C, FAILURE, USAGE_ERROR, ConfigError, RunError, config_error
@@ -92,7 +93,10 @@ def run_composed(composed: DictConfig) -> float | None:
         if swept and not multirun:
             raise config_error("sweep", f"{swept[0]} for a single run", "a multirun", _MULTIRUN)
         config = typed(composed)
-        validate(config).raise_if_any()  # before the slow imports
+        problems = validate(config)
+        keys = [text.lstrip("+~").partition("=")[0] for text in given.overrides.task]
+        check_prompt_keys(config, keys, problems)
+        problems.raise_if_any()  # before the slow imports
         return _run(config, given.overrides.task if multirun else sys.argv[1:])
     except (ConfigError, RunError) as error:
         if multirun:

@@ -1,4 +1,4 @@
-"""Train one late prompt: python train.py model=roberta-large task=sst2 prompt.layer=13."""
+"""Train one run: python train.py model=roberta-large task=sst2 prompt.layer=13."""
 
 from __future__ import annotations
 

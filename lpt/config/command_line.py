@@ -27,7 +27,7 @@ from lpt.config.resolve import flatten
 from lpt.config.schema import CONF_DIR, Config
 from lpt.errors import Problems, did_you_mean
 
-LAYER, ALL = "prompt.layer", "all"
+LAYERS, ALL = ("prompt.layer", "method.layer"), "all"
 _QUOTING = "quote values with spaces, braces or colons twice: 'task.template=\"{text} ...\"'"
 _MEANINGLESS = {  # lpt chooses the folders of runs
     "hydra.run.dir": "use run_dir=FOLDER",
@@ -67,7 +67,8 @@ def check_overrides(overrides: Sequence[str], *folders: Path) -> None:
 
 def expand_all_keyword(argument: str) -> str:
     """`prompt.layer=all` as Hydra accepts it; any other override is returned unchanged."""
-    return f"{LAYER}=choice({ALL})" if argument == f"{LAYER}={ALL}" else argument
+    key, _, value = argument.partition("=")
+    return f"{key}=choice({ALL})" if key in LAYERS and value == ALL else argument
 
 
 def config_groups(*folders: Path) -> dict[str, list[str]]:
@@ -108,7 +109,7 @@ def _check_key(override: Override, schema: Any, groups: list[str], problems: Pro
     name = override.key_or_group
     for value in _values(override):
         try:
-            if (name, value) != (LAYER, ALL):
+            if name not in LAYERS or value != ALL:
                 OmegaConf.update(schema, name, value)
         except (ConfigAttributeError, ConfigKeyError):
             names = [*flatten(dataclasses.asdict(Config())), *groups]

@@ -8,6 +8,7 @@ from lpt.errors import Problems
 
 EXTRAS = {
     "demo": ("gguf", "accelerate"),
+    "peft": ("peft",),
     "report": ("pandas", "scipy", "matplotlib", "jinja2"),
     "search": ("optuna",),
     "tensorboard": ("tensorboard",),

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from lpt.config.schema import Config, TrainerConfig
+from lpt.config.method_schema import default_layer
+from lpt.config.schema import Config, TrainerConfig, first_layer
 
 _MAX_EVAL_EVERY = 100  # steps, as in the few-shot setting of the reference implementation
 _EVALUATIONS = 10  # of a shorter run
@@ -25,8 +26,9 @@ def resolve(
 ) -> Config:
     """The configuration of a run with every default filled in.
 
-    A null that remains means none (`optim.gradient_clip_val`) or not applicable (`data.k` of a full
-    run), and only `run_dir` is filled in later, when the folder is created.
+    A null that remains means none (`optim.gradient_clip_val`) or not applicable (`data.k` of a
+    full run, `prompt` of a method without one), and only `run_dir` is filled in later, when the
+    folder is created.
 
     Args:
         config: Configuration as composed and validated.
@@ -37,19 +39,24 @@ def resolve(
         dev_k: Size of the dev set that was sampled; None if the official one is used.
         cache_dir: Default directory of the hidden-state cache.
     """
-    model, prompt, task, data = config.model, config.prompt, config.task, config.data
+    model, task, data = config.model, config.task, config.data
     run_dir = config.run_dir
+    layer = _or(first_layer(config), default_layer(config.method.name, layers))
+    prompt, method = None, replace(config.method, layer=layer)
+    if config.prompt is not None and config.method.name == "late_prompt":
+        dropout = _or(config.prompt.dropout, hidden_dropout)
+        several = sorted(config.prompt.layers)
+        prompt = replace(config.prompt, layer=layer, layers=several, dropout=dropout)
+        method = replace(config.method, layer=None)  # said once
+    labels_only = task.task_type == "regression" or config.method.name == "head"
     two_classes = task.task_type == "classification" and len(task.labels) == 2
     if config.resume not in (None, "auto"):
         run_dir = config.resume
     return replace(
         config,
         model=replace(model, layers=layers, attention=_or(model.attention, attention)),
-        prompt=replace(
-            prompt,
-            layer=_or(prompt.layer, layers // 2 + 1),  # the paper's choice
-            dropout=_or(prompt.dropout, hidden_dropout),
-        ),
+        method=method,
+        prompt=prompt,
         task=replace(
             task,
             folder=_or(task.folder, task.name),
@@ -59,7 +66,7 @@ def resolve(
         data=replace(data, dev_k=_or(data.dev_k, dev_k)),
         trainer=_with_interval(config.trainer),
         cache=replace(config.cache, dir=_or(config.cache.dir, cache_dir)),
-        loss=_or(config.loss, "label_words" if task.task_type == "regression" else "vocabulary"),
+        loss=_or(config.loss, "label_words" if labels_only else "vocabulary"),
         run_dir=run_dir,
     )
 

@@ -15,6 +15,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lpt.config.label_text import read_label_texts
+from lpt.config.method_schema import MethodConfig, PromptConfig
 from lpt.config.task_schema import MAX_SEED, DataConfig, TaskConfig, limited
 from lpt.errors import ConfigError, Problems, config_error
 
@@ -22,13 +23,10 @@ PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # In an installed package, conf/ lies inside it (pyproject.toml); in the clone, beside it.
 CONF_DIR = next(p for p in (PACKAGE_DIR / "conf", PACKAGE_DIR.parent / "conf") if p.is_dir())
 
-# `static` is free vectors; the others are the names of generators (lpt/models/generators.py).
-PROMPT_KINDS = ("npg", "mppg", "appg", "static")
-
 
 @dataclass
 class ModelConfig:
-    """The frozen backbone."""
+    """The backbone."""
 
     name: str = ""
     """Short name for reports and folder names; empty: the last component of `path`."""
@@ -41,41 +39,20 @@ class ModelConfig:
     gguf_file: str | None = None
     """File name of a GGUF checkpoint in that folder."""
     layers: int | None = limited(None, ge=1)
-    """Number of layers L, to check prompt.layer before any download; null: read from the model."""
+    """Number of layers L, to check the layer before any download; null: read from the model."""
     dtype: str = limited("float32", choices=("float32", "bfloat16", "float16"))
-    """Dtype of the frozen weights; the prompt is always float32."""
+    """Dtype of the frozen weights; what trains is always float32."""
     dropout: str = limited("above", choices=("above", "all", "none"))
-    """Frozen layers with active dropout in training: those above the prompt, all (as the reference
-    implementation), or none. The dropout of the prompt itself is `prompt.dropout`."""
+    """Layers with active dropout in training: those from the first layer of the method on, all (as
+    the reference implementation), or none. That of a prompt itself is `prompt.dropout`."""
     attention: str | None = limited(None, choices=("sdpa", "eager", "flash_attention_2"))
     """Attention implementation; null: the default of transformers for the model, mostly sdpa, but
     eager in half precision on a CPU with texts of at most 256 tokens, where it is faster."""
 
 
 @dataclass
-class PromptConfig:
-    """The trainable part: prompt generator or free vectors, and where the prompt is inserted."""
-
-    kind: str = limited(MISSING, choices=PROMPT_KINDS)
-    """npg, mppg, appg: naive, max-pooling, average-pooling generator; static: free vectors."""
-    layer: int | None = limited(None, ge=1)
-    """First layer that sees the prompt, 1-based; null: L // 2 + 1, both as in the paper."""
-    length: int = limited(5, ge=1)
-    """Number of prompt vectors m."""
-    bottleneck: int | None = limited(None, ge=1)
-    """Bottleneck width d' of a generator; null for static."""
-    dropout: float | None = limited(None, ge=0.0, lt=1.0)
-    """Dropout rate of the prompt vectors; null: the hidden dropout of the backbone."""
-    init: str | None = limited(None, choices=("normal", "vocab"))
-    """Initialization of a static prompt: N(0, 0.02) or embeddings of the vocabulary; null for
-    generators."""
-    lr: float = limited(MISSING, gt=0.0)
-    """Default of `optim.lr` for this kind of prompt (docs/defaults.md)."""
-
-
-@dataclass
 class CacheConfig:
-    """Cache of the hidden states below the prompt, which training does not change."""
+    """Cache of the hidden states below the method, which training does not change."""
 
     mode: str = limited("auto", choices=("auto", "on", "off"))
     """auto: where it pays off and fits, not for less than a quarter of an epoch; on: always, an
@@ -88,7 +65,7 @@ class CacheConfig:
     """Hidden states up to this size in GB (10^9 bytes) are loaded into memory, of the GPU if there
     is one, train first; the rest is read from disk batch by batch."""
     layers: list[int] = field(default_factory=list)
-    """Layers besides prompt.layer that the same pass precomputes, for a layer sweep."""
+    """Further layers that the same pass precomputes, for a layer sweep."""
     release_lower: bool = True
     """Free the memory of the lower layers once all their outputs are cached."""
 
@@ -133,9 +110,9 @@ class TrainerConfig:
     precision: str = limited("32-true", choices=("32-true", "bf16-mixed", "16-mixed"))
     """Precision of Lightning; mixed keeps the trainable parameters in float32."""
     compile: bool = False
-    """torch.compile for the layers above the prompt: slow first steps, faster ones later."""
+    """torch.compile for the layers above the split: slow first steps, faster ones later."""
     gradient_checkpointing: bool = False
-    """Recompute the activations above the prompt in the backward pass, to save memory."""
+    """Recompute the activations above the split in the backward pass, to save memory."""
     deterministic: bool = False
     """Deterministic algorithms only, an error where there is none; slower on a GPU, no effect on a
     CPU."""
@@ -202,6 +179,11 @@ class SweepConfig:
     space: dict[str, Any] = field(default_factory=dict)
     """Key or group -> its values: a list, or text as on the command line (`2,5,9`, `range(2,24)`,
     `all` layers); the command line takes precedence."""
+    settings: list[dict[str, Any]] = field(default_factory=list)
+    """Settings of several keys or groups that vary together, crossed with the space:
+    `[{prompt: static, prompt.layer: 1}, {prompt: mppg}]`."""
+    exclude: list[dict[str, Any]] = field(default_factory=list)
+    """Combinations to leave out: jobs with all values of an entry, as `[{method: bitfit}]`."""
     trials: int | None = limited(None, ge=1)
     """Number of Optuna trials of a search; null: a grid of all combinations."""
     prune: bool = True
@@ -223,7 +205,8 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
-    prompt: PromptConfig = field(default_factory=PromptConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    prompt: PromptConfig | None = field(default_factory=PromptConfig)
     data: DataConfig = field(default_factory=DataConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -252,7 +235,8 @@ def register() -> None:
     `${lpt.package:data/demo}` is the absolute path of a folder inside the lpt package.
     """
     schema = OmegaConf.structured(Config)
-    OmegaConf.set_struct(schema.task.label_aliases, False)  # new keys without Hydra's `+`
+    for free in (schema.task.label_aliases, schema.method.config, schema.prompt.args):
+        OmegaConf.set_struct(free, False)  # new keys without Hydra's `+`
     ConfigStore.instance().store(name="schema", node=schema)
     OmegaConf.register_new_resolver(
         "lpt.package", lambda relative: str(PACKAGE_DIR / relative), replace=True
@@ -281,6 +265,21 @@ def typed(composed: DictConfig) -> Config:
     read_label_texts(config.task, problems)
     problems.raise_if_any()
     return with_model_name(config)
+
+
+def first_layer(config: Config) -> int | None:
+    """First layer that the method changes, 1-based; None: a default that depends on the depth."""
+    if config.method.name == "late_prompt":
+        prompt = config.prompt or PromptConfig()
+        layer = min(prompt.layers, default=prompt.layer)
+        return config.method.layer if layer is None else layer
+    return config.method.layer if config.method.name == "head" else config.method.layer or 1
+
+
+def at_layer(config: Config, layer: int | None) -> Config:
+    """The configuration with another first layer; None: the default, which fits every backbone."""
+    prompt = config.prompt and replace(config.prompt, layer=None, layers=[])
+    return replace(config, method=replace(config.method, layer=layer), prompt=prompt)
 
 
 def with_model_name(config: Config) -> Config:

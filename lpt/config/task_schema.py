@@ -55,8 +55,8 @@ class TaskConfig:
     files: dict[str, str | None] = field(
         default_factory=lambda: dict.fromkeys(("train", "dev", "test"))
     )
-    """File of each split in data.path; without a suffix, of any format; null: train, dev (or
-    validation, valid, val), test, or the name of the split on the Hub."""
+    """File of each split in data.path; without a suffix, of any format; null: train (or
+    training), dev (or validation, valid, val), test (or testing), or the name on the Hub."""
     hub_splits: dict[str, str] = field(default_factory=dict)
     """Hub split of each of train, dev, test; written as in `ExtraSet.hub`."""
     extra: dict[str, Optional[ExtraSet]] = field(default_factory=dict)  # noqa: UP045  (OmegaConf)
@@ -91,7 +91,7 @@ class TaskConfig:
     labels, from the probability of the second one."""
     label_words: list[Any] = MISSING
     """Label word of each label: a single token with a leading space, all distinct."""
-    positive_label: str | None = None
+    positive_label: Any = None  # text or null
     """Label, of two, whose F1 `f1` and `f1a` are; null: the second one."""
     templates: dict[str, str] = field(default_factory=dict)
     """Template of `masked` models (one <mask>) and of `causal` models (one {word})."""

@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from lpt.config.checks import Checks, check_limits
 from lpt.config.extras import check_extra
+from lpt.config.method_checks import check_method_settings
 from lpt.config.metric_specs import METRIC_SPECS
-from lpt.config.resolve import flatten
 from lpt.config.schema import Config
 from lpt.config.task_schema import CANDIDATE_EXPANSIONS
 from lpt.errors import Problems, did_you_mean
 
-_COMPARISONS = {
-    "ge": (">=", operator.ge),
-    "gt": (">", operator.gt),
-    "le": ("<=", operator.le),
-    "lt": ("<", operator.lt),
-}
 _EXACTLY_ONE = (
     ("model.path", "model.package"),
     ("trainer.max_steps", "trainer.max_epochs"),
 )
 
 
-class _Checks(Problems):
-    """Problems of a configuration, whose values are looked up."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.values = flatten(dataclasses.asdict(config))
-
-    def text(self, key: str) -> str:
-        """The value of a key, as on the command line."""
-        value = self.values[key]
-        return "null" if value is None else str(value)
-
-    def require(self, fulfilled: bool, key: str, expected: str, hint: str = "") -> None:
-        """Add a problem with the value of `key` unless a condition is fulfilled."""
-        if not fulfilled:
-            self.add(key, self.text(key), expected, hint)
-
-
 def validate(config: Config) -> Problems:
     """Check everything that the configuration alone can tell; returns the problems."""
-    checks = _Checks(config)
-    _check_limits(config, "", checks)
+    checks = Checks(config)
+    check_limits(config, "", checks)
     for key, other in _EXACTLY_ONE:
         if (checks.values[key] is None) == (checks.values[other] is None):
             given = f"{checks.text(key)}, and {other}={checks.text(other)}"
             checks.add(key, given, "exactly one of the two", f"{key}=null or {other}=null")
     _check_task(config, checks)
     _check_metrics(config, checks)
-    _check_prompt(config, checks)
+    check_method_settings(config, checks)
     _check_data(config, checks)
     _check_trainer(config, checks)
     _check_strategy(config, checks)
@@ -69,24 +43,7 @@ def validate(config: Config) -> Problems:
     return checks
 
 
-def _check_limits(node: Any, prefix: str, problems: Problems) -> None:
-    """Check the fields of a configuration, at any depth, against their limits in the schema."""
-    for field in dataclasses.fields(node):
-        key, value = f"{prefix}{field.name}", getattr(node, field.name)
-        if dataclasses.is_dataclass(value):
-            _check_limits(value, f"{key}.", problems)
-        elif value is not None and "choices" in field.metadata:
-            choices = field.metadata["choices"]
-            if value not in choices:
-                problems.add(key, repr(value), ", ".join(choices), did_you_mean(value, choices))
-        elif value is not None:
-            limits = [(*_COMPARISONS[name], limit) for name, limit in field.metadata.items()]
-            if not all(holds(value, limit) for _, holds, limit in limits):
-                expected = " and ".join(f"{sign} {limit}" for sign, _, limit in limits)
-                problems.add(key, repr(value), expected)
-
-
-def _check_task(config: Config, checks: _Checks) -> None:
+def _check_task(config: Config, checks: Checks) -> None:
     task, count = config.task, len(config.task.labels)
     distinct = count >= 2 and len(set(task.labels)) == count
     checks.require(distinct, "task.labels", "at least two, all distinct")
@@ -121,7 +78,7 @@ def _is_range(labels: Sequence[str]) -> bool:
     return -math.inf < low < high < math.inf
 
 
-def _check_metrics(config: Config, checks: _Checks) -> None:
+def _check_metrics(config: Config, checks: Checks) -> None:
     task = config.task
     fitting = [
         name
@@ -143,29 +100,7 @@ def _check_metrics(config: Config, checks: _Checks) -> None:
             checks.add(key, repr(name), expected, did_you_mean(name, fitting))
 
 
-def _check_prompt(config: Config, checks: _Checks) -> None:
-    static, bottleneck = config.prompt.kind == "static", config.prompt.bottleneck
-    check_layer(config, config.model.layers, checks)
-    expected = "null for a static prompt, a width, e.g. 128, for a generator"
-    checks.require(static == (bottleneck is None), "prompt.bottleneck", expected)
-    checks.require(static or config.prompt.init is None, "prompt.init", "null for a generator")
-
-
-def check_layer(config: Config, depth: int | None, problems: Problems) -> None:
-    """Check prompt.layer against the depth of the model; None if unknown."""
-    kind, layer = config.prompt.kind, config.prompt.layer
-    if layer == 1 and kind != "static":
-        problems.add(
-            "prompt.layer",
-            f"1 with the generator {kind}",
-            "2 or more: a generator reads the hidden states below it",
-            "raise prompt.layer, or use classic prompt tuning: prompt=static prompt.layer=1",
-        )
-    if depth is not None and layer is not None and layer > depth:
-        problems.add("prompt.layer", str(layer), f"1 to {depth} for {config.model.name}")
-
-
-def _check_data(config: Config, checks: _Checks) -> None:
+def _check_data(config: Config, checks: Checks) -> None:
     data, task = config.data, config.task
     kshot, least = data.protocol == "kshot", len(task.labels)
     expected = "a number of training examples with data=kshot, null with data=full"
@@ -182,7 +117,7 @@ def _check_data(config: Config, checks: _Checks) -> None:
         checks.add("data.path", given, "a folder with the files of the task", hint)
 
 
-def _check_trainer(config: Config, checks: _Checks) -> None:
+def _check_trainer(config: Config, checks: Checks) -> None:
     trainer = config.trainer
     checks.require(
         trainer.max_steps is None or trainer.eval_every_epochs is None,
@@ -205,7 +140,7 @@ def _check_trainer(config: Config, checks: _Checks) -> None:
     )
 
 
-def _check_strategy(config: Config, checks: _Checks) -> None:
+def _check_strategy(config: Config, checks: Checks) -> None:
     strategy, dtype, precision = config.strategy, config.model.dtype, config.trainer.precision
     single = strategy.devices == strategy.num_nodes == 1
     hint = f"strategy=ddp strategy.devices={strategy.devices}"
@@ -219,7 +154,7 @@ def _check_strategy(config: Config, checks: _Checks) -> None:
     checks.require(not sharded_cpu, "strategy.accelerator", "gpu for strategy=fsdp")
 
 
-def _check_run_dir(config: Config, checks: _Checks) -> None:
+def _check_run_dir(config: Config, checks: Checks) -> None:
     resume, run_dir = config.resume, config.run_dir
     checks.require(resume is None or not config.overwrite, "resume", "null with overwrite=true")
     other = resume not in (None, "auto") and run_dir not in (None, resume)

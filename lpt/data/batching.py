@@ -132,6 +132,8 @@ class Collator:
         score_all: Causal models: every label part; False: only that of the example's label.
         hidden: Precomputed hidden states of the set, (n, D), in the order of `packed`; None: the
             model computes them, or gathers them by `Batch.hidden_index`.
+        final: The same of the states behind the last layer; of each row the one at `summary_index`
+            is in the batch.
         with_hidden_index: Whether batches have a `hidden_index`.
     """
 
@@ -144,6 +146,7 @@ class Collator:
         *,
         score_all: bool,
         hidden: Tensor | None = None,
+        final: Tensor | None = None,
         with_hidden_index: bool = False,
     ) -> None:
         self.packed = packed
@@ -152,6 +155,7 @@ class Collator:
         self.word_ids = torch.tensor(word_ids)
         self.score_all = score_all
         self.hidden = hidden
+        self.final = final
         self.with_hidden_index = with_hidden_index
 
     def __call__(self, examples: Sequence[int]) -> Batch:
@@ -160,7 +164,8 @@ class Collator:
         labels = self.labels[chosen]
         causal = self.packed.num_label_parts > 0
         rows = self.packed.rows(chosen, labels if causal and not self.score_all else None)
-        targets = self._label_part_targets if causal else self._mask_targets
+        targets = (self._label_part_targets if causal else self._mask_targets)(chosen, rows)
+        summaries = rows.hidden_index.gather(1, targets["summary_index"][:, None])
         return Batch(
             input_ids=rows.input_ids,
             attention_mask=rows.attention_mask,
@@ -169,7 +174,8 @@ class Collator:
             branches=rows.branches if self.score_all else None,
             hidden=None if self.hidden is None else self.hidden[rows.hidden_index],
             hidden_index=rows.hidden_index if self.with_hidden_index else None,
-            **targets(chosen, rows),
+            final=None if self.final is None else self.final[summaries],
+            **targets,
         )
 
     def _mask_targets(self, chosen: Tensor, rows: Rows) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _wsc(row: Row, number: int) -> Iterable[Row]:
     window = range(max(0, index - _PRONOUN_WINDOW), min(len(words), index + _PRONOUN_WINDOW + 1))
     nearest = sorted(window, key=lambda i: abs(i - index))
     found = [i for i in nearest if _bare(words[i]).lower() == first]
-    # One official pronoun lacks the space behind it.
+    # One official pronoun lacks the space after it.
     found = found or [i for i in nearest if _bare(words[i]).lower().startswith(first)]
     if not found:
         raise ValueError(f"no pronoun {pronoun!r} at word {index} of the text")

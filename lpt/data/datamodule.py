@@ -45,6 +45,8 @@ class TaskDataModule(LightningDataModule):
         hidden: Cached hidden states of sets, (n, D) each, in the order of `PackedTokens`. Those on
             a GPU stay there: a batch carries their indices, and they are gathered after its
             transfer.
+        final: The same of the states behind the last layer; they stay on the CPU, since a batch has
+            one for each row.
         test_set: Name of the set that `test_dataloader` loads.
     """
 
@@ -57,6 +59,7 @@ class TaskDataModule(LightningDataModule):
         self.word_ids = word_ids
         self.test_set = "test"
         self.hidden: Mapping[str, Tensor] = {}
+        self.final: Mapping[str, Tensor] = {}
         self._consumed_batches = 0
         self.packed: Mapping[str, PackedTokens] = {
             name: tokenize(encoder, examples.columns) for name, examples in splits.sets.items()
@@ -129,6 +132,7 @@ class TaskDataModule(LightningDataModule):
             self.word_ids,
             score_all=score_all,
             hidden=None if on_device else hidden,
+            final=self.final.get(name),
             with_hidden_index=on_device,
         )
         return DataLoader(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lpt.config.command_line import label_aliases_setting
+from lpt.config.label_text import spellings
 from lpt.config.task_schema import UNKNOWN as UNKNOWN  # re-exported
 from lpt.config.task_schema import TaskConfig, is_labeled
 from lpt.data.candidates import ANSWER, GOLD, GROUP, ID, expand_rows
@@ -22,8 +23,11 @@ from lpt.errors import Problems, did_you_mean
 logger = logging.getLogger(__name__)
 _NO_LABEL = (None, "", "-1")  # -1 is the hub's, unless it is one of the task's labels
 _MISREAD = re.compile(r"[\x80-\x84\x86-\x9f]")  # cp1252 has quotes there; U+0085 breaks lines
-_CP1252 = "if the file was converted from latin1, convert the original: iconv -f cp1252 -t utf-8"
-_BOOLEANS = {"false": "0", "no": "0", "off": "0", "true": "1", "yes": "1", "on": "1"}
+_CP1252 = (
+    "if the file was converted, convert the original from its own encoding; "
+    "instead of latin1: iconv -f cp1252 -t utf-8"
+)
+_BOOLEANS = {text: str(int(value)) for value in (False, True) for text in spellings(value)}
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class Examples:
             to candidates, of its candidate.
         metadata: `id`, the official one, and of candidates `group`, `answer` (what the candidate
             stands for) and `gold` (the right answers as JSON), where the source has them.
+        short_rows: Last cell of each row that the source skipped, by its place among all rows; of
+            a selection, none.
     """
 
     columns: Mapping[str, list[str]]
     labels: list[int] | list[float]
     row_ids: list[int]
     metadata: Mapping[str, list[str]] = field(default_factory=dict)
+    short_rows: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,7 +115,8 @@ def build_examples(task: Task, table: Table, *, need_labels: bool) -> Examples:
     labels, kept = _labels(task, table, found[config.label_column], need_labels, problems)
     metadata = _metadata(config, table, problems)
     problems.raise_if_any()
-    examples = Examples(columns, labels, list(range(len(table))), metadata)
+    row_ids = list(range(len(table)))
+    examples = Examples(columns, labels, row_ids, metadata, table.short_rows)
     if config.task_type == "multiple_choice":
         _check_groups(table, examples, problems)
     if not kept:
@@ -244,7 +252,7 @@ def _parse_number(text: str, low: float, high: float) -> float | None:
     3.799999952316284.
     """
     try:
-        number = float(text)
+        number = float(text.replace("_", "?"))  # 1_000 is a number to Python only
     except ValueError:
         return None
     with np.errstate(over="ignore"):

@@ -6,6 +6,7 @@ of the model seed.
 
 The scripts of both draw for all of `PUBLISHED_SEEDS` in one process. For the tasks that say so
 (`task.cumulative_sampling`), each of these seeds shuffles the order that the one before it left.
+Both draw from all lines, also from those with too few columns, which are skipped only afterwards.
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ import numpy as np
 from lpt.errors import config_error
 
 PUBLISHED_SEEDS = (100, 13, 21, 42, 87)
+
+
+PUBLISHED = ("total", "per_class")
+
+
+class NoLabel(str):
+    """Last cell of a row with too few columns: drawn as a class of its own, and then skipped."""
+
+    __slots__ = ()
 
 
 class FewShotSplit(NamedTuple):
@@ -46,7 +56,8 @@ def sample_total(
     Raises:
         ConfigError: k does not fit the data.
     """
-    return _sample_shares(labels, k, dev_k, _shuffled_classes(labels, seed, cumulative), _rounded)
+    classes = _shuffled_classes(labels, seed, cumulative)
+    return _sample_shares(labels, k, dev_k, classes, _rounded, _rounded)
 
 
 def sample_stratified(
@@ -57,7 +68,7 @@ def sample_stratified(
     Each class has a training row and, as far as possible, a dev row.
     """
     classes = _shuffled_classes(labels, seed, cumulative)
-    return _sample_shares(labels, k, dev_k, classes, largest_remainder)
+    return _sample_shares(labels, k, dev_k, classes, _most_by_largest_remainder, largest_remainder)
 
 
 def _sample_shares(
@@ -65,17 +76,19 @@ def _sample_shares(
     k: int,
     dev_k: int,
     classes: list[list[int]],
-    divide: Callable[[list[int], int], list[int]],
+    divide_train: Callable[[list[int], int], list[int]],
+    divide_dev: Callable[[list[int], int], list[int]],
 ) -> FewShotSplit:
-    if not len(classes) <= k <= len(labels):
+    count = len(_labeled(labels, classes))
+    if not count <= k <= len(labels):
         raise config_error(
             "data.k",
-            f"{k} training examples of {len(labels)} rows with {len(classes)} labels",
-            f"{len(classes)} (one per label) to {len(labels)} (all rows)",
+            f"{k} training examples of {len(labels)} rows with {count} labels",
+            f"{count} (one per label) to {len(labels)} (all rows)",
         )
-    train_counts = divide([len(rows) for rows in classes], k)
+    train_counts = divide_train([len(rows) for rows in classes], k)
     left = [len(rows) - count for rows, count in zip(classes, train_counts, strict=True)]
-    return _first_rows(classes, train_counts, divide(left, min(dev_k, sum(left))))
+    return _first_rows(classes, train_counts, divide_dev(left, min(dev_k, sum(left))))
 
 
 def sample_per_class(
@@ -87,11 +100,11 @@ def sample_per_class(
         ConfigError: A class has fewer than k rows.
     """
     classes = _shuffled_classes(labels, seed, cumulative)
-    smallest = min(len(rows) for rows in classes)
+    smallest = min(len(rows) for rows in _labeled(labels, classes))
     if k > smallest:
         given = f"{k} per class, but the smallest class has {smallest} rows"
         raise config_error("data.k", given, f"1 to {smallest}")
-    dev_counts = [min(dev_k, len(rows) - k) for rows in classes]
+    dev_counts = [max(min(dev_k, len(rows) - k), 0) for rows in classes]
     return _first_rows(classes, [k] * len(classes), dev_counts)
 
 
@@ -137,6 +150,10 @@ def _shuffled_classes(
     return list(classes.values())
 
 
+def _labeled(labels: Sequence[Hashable], classes: list[list[int]]) -> list[list[int]]:
+    return [rows for rows in classes if not isinstance(labels[rows[0]], NoLabel)]
+
+
 def largest_remainder(sizes: Sequence[int], total: int) -> list[int]:
     """`total` divided in proportion to `sizes`, of which none is exceeded.
 
@@ -152,6 +169,17 @@ def largest_remainder(sizes: Sequence[int], total: int) -> list[int]:
         most = max(range(len(sizes)), key=counts.__getitem__)
         if size and not counts[i] and counts[most] > 1:
             counts[i], counts[most] = 1, counts[most] - 1
+    return counts
+
+
+def _most_by_largest_remainder(sizes: list[int], total: int) -> list[int]:
+    """As `largest_remainder`, but each class that has two rows keeps one, as far as possible."""
+    counts = largest_remainder(sizes, total)
+    for i, size in enumerate(sizes):
+        left = [other - count for other, count in zip(sizes, counts, strict=True)]
+        most = max(range(len(sizes)), key=left.__getitem__)
+        if size > 1 and not left[i] and left[most] > 1:
+            counts[i], counts[most] = counts[i] - 1, counts[most] + 1
     return counts
 
 

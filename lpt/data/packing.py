@@ -122,6 +122,17 @@ class PackedTokens:
         input_ids = self.ids[index].long().masked_fill(~real, self.pad_id)
         return Rows(input_ids, real.long(), branches, index)
 
+    def examples_beyond(self, vocab_size: int) -> dict[int, list[int]]:
+        """Token ids that an embedding of that size lacks, and the examples that have them."""
+        places = (self.ids >= vocab_size).nonzero()[:, 0]
+        ends = self.lengths.sum(1).cumsum(0)
+        examples = torch.searchsorted(ends, places, right=True)
+        pairs = torch.stack([self.ids[places], examples], 1).unique(dim=0)
+        found: dict[int, list[int]] = {}
+        for token_id, example in pairs.tolist():
+            found.setdefault(token_id, []).append(example)
+        return found
+
     def digest(self) -> str:
         """SHA-256 of all token ids, in order."""
         digest = hashlib.sha256()

@@ -15,17 +15,23 @@ from lpt.config.task_schema import TaskConfig
 from lpt.data.tables import (
     SUFFIXES,
     Table,
-    first_line,
     read_shards,
     read_table,
     table_from_dataset,
 )
 from lpt.data.tasks import extra_eval_sets
-from lpt.errors import ConfigError, HubError, Problem, config_error
-from lpt.models.hub_access import hub_reachable, hub_state
+from lpt.errors import Problem, config_error, first_line
+from lpt.models.hub_access import how_to_get_access, load_from_hub
 
 logger = logging.getLogger(__name__)
-_NAMES = {"train": ["train"], "dev": ["dev", "validation", "valid", "val"], "test": ["test"]}
+_NAMES = {
+    "train": ["train", "training"],
+    "dev": ["dev", "validation", "valid", "val"],
+    "test": ["test", "testing"],
+}
+_WITHOUT_HUB = (
+    "set data.path=FOLDER or data.root=FOLDER, or try the data that ships with lpt: experiment=demo"
+)
 _SAVED = "dataset_dict.json"  # written by `DatasetDict.save_to_disk`
 
 
@@ -153,10 +159,6 @@ class HubSource:
         Raises:
             ConfigError: There is no such split, or it could not be loaded.
         """
-        hub_reachable()
-        from datasets import load_dataset  # reads the hub's state when imported
-        from datasets.exceptions import DatasetsError
-
         if not self.has(split):
             given = f"no {split} split of {self.path}"
             raise config_error("task.hub_splits", given, str(dict(self.hub_splits)))
@@ -164,18 +166,20 @@ class HubSource:
         path = "/".join(parts[:2]) if len(parts) == 3 else self.path
         config = parts[-1] if parts else self.config
         name = f"{path}{f' ({config})' if config else ''} on the hub"
-        try:
-            return table_from_dataset(load_dataset(path, config, split=split_name), name)
-        except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-            problem = Problem(
-                "data.path",
-                f"null, and {name} could not be loaded; {hub_state()} ({first_line(error)})",
-                "a folder with the task's official files, or a reachable hub",
-                "set data.path=FOLDER or data.root=FOLDER, or try the data that ships with lpt: "
-                "experiment=demo",
-            )
-            reached = hub_reachable() and not isinstance(error, ConnectionError)
-            raise (ConfigError if reached else HubError)([problem]) from error
+        repo, expected = f"datasets/{path}", "a folder with the task's official files, or the hub"
+
+        def load() -> Table:
+            from datasets import load_dataset  # takes a second
+            from datasets.exceptions import DatasetNotFoundError
+
+            try:
+                return table_from_dataset(load_dataset(path, config, split=split_name), name)
+            except DatasetNotFoundError as error:
+                given = f"null, and {name} is gated, private or absent: {first_line(error)}"
+                raise config_error("data.path", given, expected, how_to_get_access(repo)) from error
+
+        asked = Problem("data.path", f"null, and {name}", expected, _WITHOUT_HUB)
+        return load_from_hub(load, repo, asked)
 
 
 Source = FolderSource | HubSource

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from lpt.config.task_schema import UNKNOWN, is_labeled
 from lpt.data.templates import Kind, Template
 from lpt.errors import Problems
-from lpt.files import JsonModel, read_json_model
+from lpt.files import GB, JsonModel, read_json_model
 
 if TYPE_CHECKING:
     from lpt.data.examples import Examples
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 SPLIT_FILE = "split.json"
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = GB
 _MAIN_SETS = ("train", "dev", "test")
 
 

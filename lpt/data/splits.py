@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lpt.config.schema import Config
 from lpt.config.task_schema import DataConfig
 from lpt.data.examples import Examples, build_examples
-from lpt.data.fewshot import SAMPLERS, hold_out
+from lpt.data.fewshot import PUBLISHED, SAMPLERS, NoLabel, hold_out
 from lpt.data.sources import Source, build_source
 from lpt.data.split_file import verify_splits
 from lpt.data.tasks import Task, extra_eval_sets
@@ -124,11 +123,13 @@ def _sample(
     warnings: list[str],
 ) -> tuple[Examples, Examples]:
     """Few-shot training and dev sets, or train without a stratified part of it, and that part."""
-    classes, seed = strata(task, train), f"seed {data.seed}"
+    classes, groups, seed = strata(task, train), train.groups(), f"seed {data.seed}"
     if data.protocol == "kshot":
         assert data.k is not None
         published = data.seed_order == "published"
         cumulative = published and data.sampling in task.config.cumulative_sampling
+        if data.sampling in PUBLISHED:
+            _insert_short_rows(task, train, classes, groups)
         sampler = SAMPLERS[data.sampling]
         sample = sampler(classes, data.k, dev_k, data.seed, cumulative=cumulative)
         if not sample.dev:
@@ -137,10 +138,11 @@ def _sample(
                 f"{data.k} ({data.sampling}) uses all {len(classes)} examples of train",
                 "fewer: dev is sampled from the rest",
             )
-        each = len({*classes}) if data.sampling == "per_class" else 1
+        labels = {label for label in classes if not isinstance(label, NoLabel)}
+        each = len(labels) if data.sampling == "per_class" else 1
         drawn = {}
         for name, key, wanted in (("train", "k", data.k), ("dev", "dev_k", dev_k)):
-            count = len(getattr(sample, name))
+            count = sum(bool(groups[number]) for number in getattr(sample, name))
             drawn[name] = f"{data.sampling}, {key}={wanted}, {seed}"
             if count != wanted * each:
                 drawn[name] += f": {count} of {wanted * each}"
@@ -155,29 +157,46 @@ def _sample(
         sample = hold_out(classes, dev_k, data.seed)
         origin["train"] += " without held-out rows"
         origin["dev"] = f"held out of train (dev_k={dev_k}, {seed})"
-    groups = train.groups()
     rows = [[row for number in part for row in groups[number]] for part in sample]
     return train.select(rows[0]), train.select(rows[1])
 
 
+def _insert_short_rows(
+    task: Task, train: Examples, classes: list[Hashable], groups: list[list[int]]
+) -> None:
+    """Insert the skipped rows of the file at their places, as groups without an example.
+
+    Their class is their last cell, as in the published scripts.
+    """
+    indices = {label: index for index, label in enumerate(task.config.labels)}
+    for place, cell in train.short_rows.items():
+        classes.insert(place, indices.get(cell, NoLabel(cell)))
+        groups.insert(place, [])
+
+
 def doubts(task: Task, sets: Mapping[str, Examples]) -> list[str]:
-    """What makes scores on these sets doubtful: labels without training data, shared texts."""
+    """What makes scores on these sets doubtful: labels without examples, shared texts."""
     train, found = sets["train"], []
-    if task.config.task_type == "classification":
-        counts = Counter(train.labels)
-        absent = [label for i, label in enumerate(task.config.labels) if not counts[i]]
-        if absent:
-            found.append(f"No training example has the label {', '.join(map(repr, absent))}.")
-        if len(counts) == 1:
-            found.append(f"All {len(train)} training examples have the same label.")
+    for name, kind in {"train": "training", "dev": "dev"}.items():
+        seen = set(sets[name].labels)
+        absent = [repr(label) for i, label in enumerate(task.config.labels) if i not in seen]
+        if absent and task.config.task_type == "classification":
+            found.append(f"No {kind} example has the label {' or '.join(absent)}.")
+    if len(set(train.labels)) == 1:
+        found.append(f"All {len(train)} training examples have the same label.")
     for name, examples in sets.items():
         if name != "train":
-            texts = list(zip(*examples.columns.values(), strict=True))
-            # Only the smaller set is held in memory.
-            shared = set(texts).intersection(zip(*train.columns.values(), strict=True))
+            texts = list(_stripped_texts(examples))
+            shared = set(texts).intersection(_stripped_texts(train))
             if count := sum(text in shared for text in texts):
-                found.append(f"{count} of {len(texts)} {name} texts are training texts, too.")
+                found.append(f"{count} of {len(texts)} {name} texts are also in train.")
     return found
+
+
+def _stripped_texts(examples: Examples) -> Iterator[tuple[str, ...]]:
+    """The texts of each example as templates insert them."""
+    columns = (map(str.strip, column) for column in examples.columns.values())
+    return zip(*columns, strict=True)
 
 
 def strata(task: Task, examples: Examples) -> list[Hashable]:

@@ -18,8 +18,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lpt.data.text_files import read_lines
-from lpt.errors import Problems, config_error
+from lpt.data.text_files import check_parquet, read_lines
+from lpt.errors import ConfigError, Problems, config_error, first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +30,7 @@ _SEPARATORS = {".tsv": "\t", ".csv": ","}
 _SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 _AS_CSV = "If a CSV writer wrote it, write it again with commas, as .csv."
 _QUOTED_CELL = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
+_QUOTED_COMMAS = re.compile(r'"[^"]*,[^"]*"')  # Excel quotes such cells of a TSV, and no others
 _MAX_CELL = 2**31 - 1  # characters of a CSV cell
 
 
@@ -55,12 +56,14 @@ class Table:
         columns: Text of each column, row by row; None where a row has no value.
         lines: Line of each row in the file, 1-based; row number where there are no lines.
         class_names: Class names of numbered label columns, where the source has them.
+        short_rows: Last cell of each skipped row, by its place among all rows, from 0.
     """
 
     name: str
     columns: Mapping[str, Sequence[str | None]]
     lines: Sequence[int]
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    short_rows: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -111,8 +114,12 @@ def read_shards(paths: Sequence[Path]) -> Table:
     from datasets import Dataset  # restores class names from the file's metadata
 
     try:
+        for path in paths:
+            check_parquet(path)
         tables = [pq.read_table(path) for path in paths]
         table = table_from_dataset(Dataset(pa.concat_tables(tables)), str(paths[0]))
+    except ConfigError:
+        raise
     except Exception as error:  # damaged files raise errors of any type
         raise config_error(str(paths[0]), first_line(error), "a parquet file") from error
     return _require_rows(table)
@@ -127,11 +134,6 @@ def table_from_dataset(dataset: Dataset, name: str) -> Table:
     # Slicing: iterating over a column yields its values one by one, a hundred times more slowly.
     columns = {column: [_cell(value) for value in dataset[column][:]] for column, _ in features}
     return Table(name, columns, range(1, len(dataset) + 1), classes)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _require_rows(table: Table) -> Table:
@@ -201,6 +203,9 @@ def _warn_of_quoting(table: Table) -> None:
     """Warn of cells of a TSV that a CSV writer has quoted: `"He said ""hi"" to me"`."""
     for name, cells in table.columns.items():
         rows = [row for row, cell in enumerate(cells) if cell and _QUOTED_CELL.fullmatch(cell)]
+        signs = [row for row, cell in enumerate(cells) if cell and ("," in cell or '"' in cell)]
+        if all(_QUOTED_COMMAS.fullmatch(cells[row] or "") for row in signs):
+            rows = signs
         if rows:
             message = "%s: %d cells of %s seem to be quoted as in CSV; a TSV keeps such quotes. %s"
             logger.warning(message, table.location(rows[0]), len(rows), name, _AS_CSV)
@@ -212,7 +217,7 @@ def _check_spaced_quotes(where: str, row: Sequence[str], line: str) -> None:
     # In a cell that is rightly quoted, its own quotes are doubled in the line.
     if any(re.search(rf"(^|,){re.escape(cell)}", line.rstrip("\r\n")) for cell in spaced):
         given = f"a space before a quoted cell: {spaced[0]!r}"
-        raise config_error(where, given, "quotes right behind the comma", "remove the space")
+        raise config_error(where, given, "quotes directly after the comma", "remove the space")
 
 
 def _read_delimited(
@@ -231,7 +236,7 @@ def _read_delimited(
             raise config_error(f"{path}:{number}", f"columns {header}", "distinct names")
     else:
         rows = chain([(number, first)], rows)
-    problems, skipped = Problems(), 0
+    problems, short_rows = Problems(), dict[int, str]()
     columns: dict[str, list[str | None]] = {name: [] for name in header}
     lines: list[int] = []
     appends = [cells.append for cells in columns.values()]
@@ -243,14 +248,14 @@ def _read_delimited(
                     append(cell)
                 lines.append(number)
             elif skip_short_rows and len(row) < width:
-                skipped += 1
+                short_rows[len(lines) + len(short_rows)] = row[-1].strip()
             else:
                 expected = f"{width} columns: {', '.join(header)}"
                 bad_rows.add(f"{path}:{number}", f"{len(row)} columns", expected)
     problems.raise_if_any()
-    if skipped:
-        logger.warning("%s: skipped %d rows with too few columns.", path, skipped)
-    table = Table(str(path), columns, lines)
+    if short_rows:
+        logger.warning("%s: skipped %d rows with too few columns.", path, len(short_rows))
+    table = Table(str(path), columns, lines, short_rows=short_rows)
     if path.suffix == ".tsv":
         _warn_of_quoting(table)
     return table
@@ -279,7 +284,7 @@ def _read_jsonl(path: Path) -> Table:
 
 def _parse_record(line: str) -> dict[str, str | None]:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_distinct)
     except json.JSONDecodeError as error:
         raise ValueError(f"invalid JSON ({error.msg} at column {error.colno})") from error
     if not isinstance(record, dict):
@@ -287,3 +292,9 @@ def _parse_record(line: str) -> dict[str, str | None]:
     if "\\ud" in line.lower():  # an escaped lone surrogate is valid JSON, but no text
         json.dumps(record, ensure_ascii=False).encode()
     return {name: _cell(value) for name, value in record.items()}
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(record := dict(pairs)) < len(pairs):
+        raise ValueError("a name that occurs twice in an object")
+    return record

@@ -80,7 +80,11 @@ def build_task(config: Config, kind: Kind | None) -> Task:
             f"templates for: {', '.join(templates) or 'none'}",
             "set one: 'task.template=\"...\"', or use another kind of model",
         )
-    return Task(task, Template.parse(template, kind), _verified_columns(config))
+    parsed = Template.parse(template, kind)
+    if task.label_column in parsed.columns:
+        given = f"{template!r} inserts the label column"
+        raise config_error("task.template", given, "columns that do not give the label away")
+    return Task(task, parsed, _verified_columns(config))
 
 
 def extra_eval_sets(config: Config) -> dict[str, ExtraSet]:

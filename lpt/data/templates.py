@@ -129,6 +129,7 @@ class Encoder:
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
+        self.label_words = label_words
         self.max_length = max_length
         self._escaper = SpecialTokenEscaper(tokenizer)
         masked = template.kind == "masked"
@@ -188,6 +189,16 @@ class Encoder:
             truncated=truncated,
         )
 
+    def render(self, values: Mapping[str, str], label: int) -> str:
+        """The text of a row with the word of a label, without special tokens; causal models."""
+        escape = self._escaper.escape
+        row = {name: escape(values[name].strip()) for name in self.template.columns}
+        text = self.template.render(row, self.label_words[label], escape)
+        if self._escaper.ids.isdisjoint(self.tokenizer.encode(text, add_special_tokens=False)):
+            return text
+        clean = self._escaper.normalize_and_escape
+        return self.template.render(row, self.label_words[label], clean)
+
     def _tokenize(self, rows: Sequence[Mapping[str, str]]) -> list[list[TokenIds]]:
         """Per row, one sequence (masked) or one per label (causal), with special tokens."""
         # Escaped again after rendering: special tokens may form where two fields meet.
@@ -206,11 +217,13 @@ class Encoder:
         self, rows: Sequence[Mapping[str, str]], clean: Callable[[str], str]
     ) -> list[list[TokenIds]]:
         """Per row and answer, the tokenizer's output."""
-        texts = [
-            self.template.render(row, answer, clean) for row in rows for answer in self._answers
-        ]
+        return self._text_ids(
+            [[self.template.render(row, answer, clean) for answer in self._answers] for row in rows]
+        )
+
+    def _text_ids(self, texts: Sequence[Sequence[str]]) -> list[list[TokenIds]]:
         ids: list[TokenIds] = self.tokenizer(
-            texts,
+            [text for row in texts for text in row],
             add_special_tokens=self.template.kind == "masked",
             return_attention_mask=False,
             return_token_type_ids=False,

@@ -8,6 +8,7 @@ from pathlib import Path
 from lpt.errors import ConfigError, config_error
 
 _UTF16 = "UTF-16 text", "iconv -f utf-16 -t utf-8 {name} > new_{name}"
+_HTML = "an HTML page", "download the file itself"
 _FIRST_BYTES = {
     b"\xff\xfe\x00\x00": ("UTF-32 text", "iconv -f utf-32 -t utf-8 {name} > new_{name}"),
     b"\xff\xfe": _UTF16,
@@ -19,6 +20,10 @@ _FIRST_BYTES = {
     b"PK\x03\x04": ("a zip file", "unzip it; a spreadsheet: save it as CSV UTF-8"),
     b"\xd0\xcf\x11\xe0": ("an Excel file", "save it as CSV UTF-8"),
     b"PAR1": ("a parquet file", "name it {stem}.parquet"),
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself: git lfs pull"),
+    b"<!DOCTYPE": _HTML,
+    b"<!doctype": _HTML,
+    b"<html": _HTML,
 }
 
 
@@ -32,7 +37,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
-                _check_first_bytes(path, raw)
+                _check_first_bytes(path, raw, f"UTF-8 text, as {path.suffix} files are")
+                _check_line_ends(path, raw)
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -40,14 +46,40 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def _check_first_bytes(path: Path, raw: bytes) -> None:
+def check_parquet(path: Path) -> None:
+    """Refuse a file whose first bytes tell that it is of another kind.
+
+    Raises:
+        ConfigError: What it is, and what to do.
+    """
+    with path.open("rb") as file:
+        raw = file.read(max(map(len, _FIRST_BYTES)))
+    if not raw.startswith(b"PAR1"):
+        _check_first_bytes(path, raw, "a parquet file")
+
+
+def _check_first_bytes(path: Path, raw: bytes, expected: str) -> None:
     kinds = [kind for start, kind in _FIRST_BYTES.items() if raw.startswith(start)]
-    if not kinds and b"\0" in raw[:2]:  # of two bytes per letter, without a byte-order mark
-        order = "le" if raw[1:2] == b"\0" else "be"
-        kinds = [("UTF-16 text", f"iconv -f utf-16{order} -t utf-8 {{name}} > new_{{name}}")]
+    if not kinds and b"\0" in raw:
+        kinds = [_kind_with_nul(raw)]
     for found, hint in kinds[:1]:
-        hint = hint.format(name=path.name, stem=path.stem)
-        raise config_error(str(path), found, f"UTF-8 text, as {path.suffix} files are", hint)
+        raise config_error(str(path), found, expected, hint.format(name=path.name, stem=path.stem))
+
+
+def _kind_with_nul(raw: bytes) -> tuple[str, str]:
+    """UTF-16 without a byte-order mark has its zeros on one side of the letters."""
+    even, odd = raw[::2].count(0), raw[1::2].count(0)
+    if max(even, odd) < 4 * min(even, odd):
+        return "NUL bytes: a binary or damaged file", "write it again as UTF-8 text"
+    order = "le" if odd > even else "be"
+    return "UTF-16 text", f"iconv -f utf-16{order} -t utf-8 {{name}} > new_{{name}}"
+
+
+def _check_line_ends(path: Path, raw: bytes) -> None:
+    """Refuse a file that is a single line to all but old Macs."""
+    if b"\r" in raw.rstrip(b"\r\n") and len(raw) == path.stat().st_size:
+        hint = f"tr '\\r' '\\n' < {path.name} > new_{path.name}"
+        raise config_error(str(path), "lines that end in CR only", "lines that end in LF", hint)
 
 
 def _not_utf8(path: Path, number: int, raw: bytes, start: int) -> ConfigError:

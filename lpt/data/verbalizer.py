@@ -6,22 +6,37 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from lpt.data.special_tokens import SpecialTokenEscaper
 from lpt.data.templates import Template
-from lpt.errors import ConfigError, Problems
+from lpt.errors import ConfigError, Problems, config_error
 
-# Behind another word, because some tokenizers treat the start of a text differently.
-_SPACED = ("a ", "")
-_Place = tuple[str, str]  # the text before and after a word
+
+class _Place(NamedTuple):
+    """The text around a word.
+
+    Attributes:
+        before: Text before it.
+        after: Text after it.
+        spaces: Whether spaces before it may be tokens of their own, if they are so for all words.
+    """
+
+    before: str
+    after: str = ""
+    spaces: bool = False
+
+
+# After another word, because some tokenizers treat the start of a text differently.
+_SPACED, _BARE = _Place("a "), _Place("a")
 
 
 def label_word_ids(
     tokenizer: PreTrainedTokenizerBase, words: Sequence[str], template: Template | None = None
 ) -> list[int]:
-    """Token id of each label word where the template has it; without one, behind a space.
+    """Token id of each label word where the template has it; without one, after a space.
 
     Words of a causal template are tokenized with the text around them. A masked one predicts them
     with a leading space, unless it has no space before the mask and they are no such tokens, or
@@ -29,16 +44,23 @@ def label_word_ids(
 
     Raises:
         ConfigError: A word is not a single token (the message has its tokens and similar words that
-            are), is unknown to the tokenizer or a special token, or two words share a token.
+            are), is unknown to the tokenizer or a special token, or two words share a token; or
+            a causal template has a column right beside the word.
     """
-    before, after = template.around_answer("a") if template is not None else _SPACED
-    if template is not None and template.kind == "causal":
-        return _ids_at(tokenizer, words, (before, after))
-    if before[-1:].strip() == "":
+    if template is None:
         return _ids_at(tokenizer, words, _SPACED)
-    places: list[_Place] = [_SPACED, (before, "")]
-    if all(unicodedata.category(word[:1] or " ") == "Lo" for word in words):
-        places.reverse()
+    before, after = template.around_answer("a")
+    if template.kind == "causal":
+        if "}{word}" in template.text or "{word}{" in template.text:
+            given = f"{template.text!r} has {{word}} right beside a column"
+            expected = "a space or other text between them: a word may merge with the text of a row"
+            raise config_error("task.template", given, expected)
+        return _ids_at(tokenizer, words, _Place(before, after, spaces=True))
+    uncased = all(unicodedata.category(word[:1] or " ") == "Lo" for word in words)
+    if before[-1:].isspace() or not (before or uncased):
+        return _ids_at(tokenizer, words, _SPACED)
+    # A mask merges with nothing, so the text before it does not matter.
+    places = [_BARE, _SPACED] if before and uncased else [_SPACED, _BARE]
     try:
         return _ids_at(tokenizer, words, places[0])
     except ConfigError as error:
@@ -52,12 +74,11 @@ def _ids_at(tokenizer: PreTrainedTokenizerBase, words: Sequence[str], place: _Pl
     problems = Problems()
     ids: list[int] = []
     special_ids = {*SpecialTokenEscaper(tokenizer).ids, tokenizer.unk_token_id}
-    spaced = place[0].endswith(" ")
+    spaced = place.before.endswith(" ")
     expected = "words of one token with their leading space"
     if not spaced:
         expected = "words of one token, without a leading space as the template has none there"
-    for word in words:
-        word_ids = _encode_word(tokenizer, word, place)
+    for word, word_ids in zip(words, _encode_words(tokenizer, words, place), strict=True):
         if word.strip() and len(word_ids) == 1 and word_ids[0] not in special_ids:
             ids.append(word_ids[0])
             continue
@@ -78,28 +99,39 @@ def _ids_at(tokenizer: PreTrainedTokenizerBase, words: Sequence[str], place: _Pl
 def similar_words(
     tokenizer: PreTrainedTokenizerBase, word: str, count: int = 5, place: _Place = _SPACED
 ) -> list[str]:
-    """Words spelled like `word` that are a single token there, by default behind a space."""
+    """Words spelled like `word` that are a single token there, by default after a space."""
     letters = {w for token in tokenizer.get_vocab() if (w := token.lstrip("Ġ▁ ")).isalpha()}
     same_start = [w for w in letters if w[:1].lower() == word[:1].lower()]
     similar = difflib.get_close_matches(word, same_start, n=count * 4, cutoff=0.5)
-    return [w for w in similar if len(_encode_word(tokenizer, w, place)) == 1][:count]
+    encoded = zip(similar, _encode_words(tokenizer, similar, place), strict=True)
+    return [w for w, ids in encoded if len(ids) == 1][:count]
 
 
-def _encode_word(tokenizer: PreTrainedTokenizerBase, word: str, place: _Place) -> list[int]:
-    """The tokens of a word between two texts, and of what they merge with it."""
+def _encode_words(
+    tokenizer: PreTrainedTokenizerBase, words: Sequence[str], place: _Place
+) -> list[list[int]]:
+    """The tokens of each word between two texts, from where they differ from those before it on.
+
+    That is the first such token of any of the words: one may merge with the text before it.
+    """
 
     def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
         return ids
 
-    before, after = place
-    context, ids = encode(before.rstrip()), encode(f"{before}{word}")
-    whole = encode(f"{before}{word}{after}")
-    if whole[: len(ids)] != ids:  # the text behind it merges with it
-        ids = whole
-    equal = takewhile(lambda pair: pair[0] == pair[1], zip(context, ids, strict=False))
-    shared = sum(1 for _ in equal)
-    if before[-1:].isspace():  # more than one space: tokens of the others
-        while len(ids) > shared + 1 and not tokenizer.decode([ids[shared]]).strip():
+    before, after, _ = place
+    context, encoded, start = encode(before.rstrip()), [], len(encode(before))
+    for word in words:
+        ids = encode(f"{before}{word}")
+        whole = encode(f"{before}{word}{after}")
+        if whole[: len(ids)] != ids:  # the text after it merges with it
+            ids = whole
+        equal = takewhile(lambda pair: pair[0] == pair[1], zip(context, ids, strict=False))
+        shared = sum(1 for _ in equal)
+        while place.spaces and before[-1:].isspace() and len(ids) > shared + 1:
+            if tokenizer.decode([ids[shared]]).strip():
+                break
             shared += 1
-    return ids[shared:]
+        encoded.append(ids)
+        start = min(start, shared)
+    return [ids[start:] for ids in encoded]

@@ -1,1 +1,1 @@
-"""Tuning methods: what is trained around a frozen split model; the late prompt so far."""
+"""Tuning methods: what trains in a split model or beside it."""

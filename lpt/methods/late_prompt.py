@@ -9,29 +9,33 @@ Shapes: B rows, T tokens, m prompt vectors, D hidden size, U logit positions, V 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from lpt.config.schema import Config
-from lpt.errors import config_error
-from lpt.models.families import get_family
-from lpt.models.generators import PromptGenerator, build_generator
+from lpt.config.method_schema import PromptConfig
+from lpt.errors import Problems, config_error, did_you_mean
+from lpt.methods.base import Method, Splitter
+from lpt.models.generators import PromptGenerator, build_generator, generator_args
 from lpt.models.inputs import Batch
 from lpt.models.split import SplitModel
 
-_LABEL_WORDS_COPY = "split.words_head."
 
-
-class LatePrompt(nn.Module):
+class LatePrompt(Method):
     """A frozen split model with a prompt that is inserted at `split.layer`.
 
     Args:
         split: The frozen language model.
-        generator: Computes the prompt; its parameters are the only trainable ones.
+        generator: Computes the prompt.
+        further: Computes a further prompt in front of each of these later layers, from the hidden
+            states of the text there; only the parameters of generators are trainable.
         prompt_dropout: Dropout rate on the finished prompt.
         frozen_dropout: Which frozen layers apply dropout in training: `above` the prompt, `all` or
             `none`.
@@ -41,111 +45,120 @@ class LatePrompt(nn.Module):
         self,
         split: SplitModel,
         generator: PromptGenerator,
+        further: Mapping[int, PromptGenerator] = MappingProxyType({}),
         *,
         prompt_dropout: float = 0.0,
         frozen_dropout: str = "above",
     ) -> None:
-        super().__init__()
-        assert frozen_dropout in ("above", "all", "none")
-        self.split = split
+        generators = {"generator": generator}
+        generators |= {f"further.{layer}": each for layer, each in further.items()}
+        trainable = {
+            f"{prefix}.{name}": parameter
+            for prefix, each in generators.items()
+            for name, parameter in each.named_parameters()
+        }
+        super().__init__(split, trainable, frozen_dropout=frozen_dropout)
         self.generator = generator
+        self.further = nn.ModuleDict({str(layer): each for layer, each in further.items()})
         self.prompt_dropout = nn.Dropout(prompt_dropout)
-        self.frozen_dropout = frozen_dropout
 
-    def train(self, mode: bool = True) -> Self:
-        """Training mode for the prompt and for the frozen layers that apply dropout."""
-        super().train(mode)
-        for head in (self.split.head, self.split.words_head):
-            if head is not None:
-                head.eval()  # first, because it may share the embeddings with `lower`
-        if self.split.lower is not None:
-            self.split.lower.train(mode and self.frozen_dropout == "all")
-        self.split.upper.train(mode and self.frozen_dropout != "none")
-        return self
+    @torch.no_grad()
+    def final_state(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Final state of each text, without prompt and dropout: (B, T, D) -> (B, 1, D).
 
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name: what is optimized, counted and saved."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
-    def count_parameters(self) -> dict[str, int]:
-        """Number of trainable and of all parameters.
-
-        Shared parameters count once, and the copied rows of the label words do not count: the total
-        is that of the transformers model and the generator.
+        Final states that are narrower than D (OPT-350m) are padded with zeros.
         """
-        counted = {
-            name: parameter
-            for name, parameter in self.named_parameters()
-            if not name.startswith(_LABEL_WORDS_COPY)
-        }
-        return {
-            "trainable": sum(p.numel() for p in self.trainable().values()),
-            "total": sum(p.numel() for p in counted.values()),
-        }
+        if batch.final is not None:
+            final = self.split.finish(batch.final)[:, 0]
+        else:
+            upper, rows = self.split.upper, torch.arange(len(hidden), device=hidden.device)
+            training = upper.training
+            upper.eval()
+            final = self.split.forward_upper(
+                hidden,
+                batch.attention_mask,
+                branches=batch.branches,
+                positions=(rows, batch.summary_index),
+            )
+            upper.train(training)
+        return pad(final, (0, self.split.hidden_size - final.shape[-1]))[:, None]
 
-    def make_prompt(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Prompt of each row: (B, T, D) -> (B, m, D)."""
-        return self.prompt_dropout(self.generator(hidden, batch.summary_index, batch.pool_length))
+    def upper_inputs(self, hidden: Tensor, batch: Batch) -> dict[str, Any]:
+        """The prompt (B, m, D), in front of the text, and how the further ones are made."""
+        state = None
+        if self.generator.reads_final_state:
+            state = self.final_state(hidden, batch)
+            first, single = (
+                torch.zeros_like(batch.summary_index),
+                torch.ones_like(batch.pool_length),
+            )
+            batch = batch._replace(summary_index=first, pool_length=single)
 
-    def forward(self, batch: Batch, *, prompted: bool = True, words_only: bool = False) -> Tensor:
-        """Logits at the logit positions in float32: (U, V), or (U, labels) with `words_only`.
+        def make(generator: nn.Module, text: Tensor) -> Tensor:
+            read = text if state is None else state
+            return self.prompt_dropout(generator(read, batch.summary_index, batch.pool_length))
 
-        `prompted=False` gives the unprompted language model (the zero-shot baseline).
-        """
-        hidden = batch.hidden
-        if hidden is None:
-            hidden = self.split.forward_lower(batch.input_ids, batch.attention_mask, batch.branches)
-        prompt = self.make_prompt(hidden, batch) if prompted else None
-        # The head is the widest matrix product of all: it runs at the logit positions only.
-        final = self.split.forward_upper(
-            hidden,
-            batch.attention_mask,
-            prompt,
-            batch.branches,
-            (batch.logit_rows, batch.logit_positions),
-        )
-        return self.split.logits(final, words_only=words_only).float()
+        further = {int(layer): partial(make, each) for layer, each in self.further.items()}
+        return {"prompt": make(self.generator, hidden), "further_prompts": further}
 
 
-def build_late_prompt(
-    config: Config, model: PreTrainedModel, word_ids: Sequence[int]
-) -> LatePrompt:
+def check_prompt(prompt: PromptConfig, hidden_size: int, problems: Problems) -> None:
+    """Check `prompt.args` against the generator, and that it can be built for this D."""
+    types = generator_args(prompt.kind)
+    expected = ", ".join(types) or "nothing"
+    for name, value in prompt.args.items():
+        key = f"prompt.args.{name}"
+        if name not in types:
+            given, hint = f"not an argument of {prompt.kind}", did_you_mean(name, types)
+            problems.add(key, given, expected, hint)
+            continue
+        try:
+            TypeAdapter(types[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            problems.add(key, repr(value), error.errors()[0]["msg"])
+    for name in sorted(types.keys() - prompt.args.keys()):
+        problems.add(f"prompt.args.{name}", "no value", f"a value with prompt={prompt.kind}")
+    if not problems.mentions("prompt.args"):
+        try:
+            with torch.device("meta"):
+                _make_generator(prompt, hidden_size)
+        except ValueError as error:
+            given = f"{prompt.args}: {error}"
+            problems.add(
+                "prompt.args", given, f"sizes that fit hidden states of width {hidden_size}"
+            )
+
+
+def _make_generator(
+    prompt: PromptConfig, hidden_size: int, init: Tensor | None = None
+) -> PromptGenerator:
+    return build_generator(
+        prompt.kind,
+        hidden_size=hidden_size,
+        length=prompt.length,
+        bottleneck=prompt.bottleneck,
+        init=init,
+        args=prompt.args,
+    )
+
+
+def build_late_prompt(model: PreTrainedModel, prompt: PromptConfig, split: Splitter) -> LatePrompt:
     """Split a loaded backbone and put a new generator in.
-
-    Args:
-        config: Resolved configuration: model, prompt and trainer settings.
-        model: The backbone with its language-model head.
-        word_ids: Token of each label word.
 
     Raises:
         ConfigError: `prompt.init` does not fit the backbone.
     """
-    prompt = config.prompt
-    assert prompt.layer is not None
-    assert prompt.dropout is not None
-    masked = get_family(model.config.model_type).kind == "masked"
-    split = SplitModel(
-        model,
-        prompt.layer,
-        word_ids=word_ids if masked else None,
-        gradient_checkpointing=config.trainer.gradient_checkpointing,
-    )
-    if config.trainer.compile:
-        split.upper.compile(dynamic=True)
-    generator = build_generator(
-        prompt.kind,
-        hidden_size=split.hidden_size,
-        length=prompt.length,
-        bottleneck=prompt.bottleneck,
-        init=sample_embeddings(split, prompt.length) if prompt.init == "vocab" else None,
-    )
-    return LatePrompt(
-        split, generator, prompt_dropout=prompt.dropout, frozen_dropout=config.model.dropout
-    )
+    frozen = split(model, {})
+    generators = []
+    for _ in prompt.layers or [frozen.layer]:
+        init = sample_embeddings(frozen, prompt.length) if prompt.init == "vocab" else None
+        generators.append(_make_generator(prompt, frozen.hidden_size, init))
+    further = dict(zip(prompt.layers[1:], generators[1:], strict=True))
+    return LatePrompt(frozen, generators[0], further, prompt_dropout=prompt.dropout or 0.0)
 
 
 def sample_embeddings(split: SplitModel, length: int) -> Tensor:
-    """Initial values of a static prompt: word embeddings of random tokens, (m, D).
+    """Initial values of free vectors: word embeddings of random tokens, (m, D).
 
     Raises:
         ConfigError: Embeddings and hidden states have different widths.

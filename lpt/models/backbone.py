@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from lpt.errors import ConfigError, HubError, Problem, config_error
+from lpt.errors import ConfigError, Problem, config_error, first_line
 from lpt.models.families import Family, get_family
 from lpt.models.gguf import convert_gguf
-from lpt.models.hub_access import hub_reachable, hub_state
+from lpt.models.hub_access import load_from_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+T = TypeVar("T")
 _WITHOUT_HUB = (
     "use a local folder: model=local model.path=FOLDER; or a model in a Python package: "
     "model=smollm2-135m-gguf (make model), as experiment=demo does"
-)
-
-# Config entries that do not affect what the model computes.
-_IGNORED_CONFIG = (
-    "_name_or_path",
-    "transformers_version",
-    "dtype",
-    "architectures",
-    "use_cache",
 )
 
 
@@ -43,7 +36,7 @@ class Backbone:
     Attributes:
         name: Short name.
         source: Local folder or Hub id that transformers loads from.
-        revision: Branch, tag or commit on the Hub.
+        commit: Commit on the Hub of config and tokenizer; None for a local folder.
         config: The model's config, adapted so that its language-model head loads.
         tokenizer: The model's tokenizer.
         family: Where the model keeps its parts.
@@ -51,7 +44,7 @@ class Backbone:
 
     name: str
     source: str
-    revision: str | None
+    commit: str | None
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
     family: Family
@@ -93,7 +86,7 @@ def find_backbone(
     Args:
         name: Short name.
         path: Local folder or Hub id; None with `package`.
-        revision: Branch, tag or commit on the Hub.
+        revision: Branch, tag or commit on the Hub; None for a local folder or a package.
         package: Python package whose folder holds the model.
         gguf_file: GGUF file in the folder, which is converted once.
 
@@ -102,26 +95,24 @@ def find_backbone(
     """
     folder = _package_folder(package) if package is not None else None
     source = str(folder) if folder is not None else path or ""
-    local = Path(source).is_dir()
-    if not local:
-        hub_reachable()
+    if Path(source).is_dir() and revision is not None:
+        given = f"{revision}, but {source} is a local folder, which has no revisions"
+        raise config_error("model.revision", given, "null, or model.path=HUB_ID")
     if gguf_file is not None:
         source = _converted_source(source, gguf_file)
-    try:
+
+    def load() -> tuple[PretrainedConfig, Family, PreTrainedTokenizerBase]:
         config = AutoConfig.from_pretrained(source, revision=revision)
         family = get_family(config.model_type)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except ConfigError:
-        raise
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _not_found(source, local, error) from error
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise config_error(
-            "model.path", f"{source} has no tokenizer", "a folder with model and tokenizer"
-        )
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise OSError("it has no tokenizer")
+        return config, family, tokenizer
+
+    config, family, tokenizer = _load(load, source, revision)
     for key, value in family.config.items():
         setattr(config, key, value)
-    return Backbone(name, source, revision, config, tokenizer, family)
+    return Backbone(name, source, _commit(source, revision), config, tokenizer, family)
 
 
 def load_model(
@@ -132,27 +123,41 @@ def load_model(
     Raises:
         ConfigError: The checkpoint cannot be read, or has no language-model head.
     """
+    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+
+    def load() -> Any:
+        try:
+            return _auto_class(backbone).from_pretrained(
+                backbone.source,
+                revision=backbone.commit,
+                config=backbone.config,
+                dtype=dtype,
+                output_loading_info=True,
+                **options,
+            )
+        except (ValueError, ImportError) as error:
+            if attention is None or "attention" not in str(error).lower():
+                raise
+            given = f"{attention}: {first_line(error)}"
+            raise config_error("model.attention", given, "null") from error
+
+    model, info = _load(load, backbone.source, backbone.commit)
+    refuse_random_weights(backbone.source, model, info["missing_keys"])
+    _refuse_surplus_layers(backbone, info["unexpected_keys"])
+    return model
+
+
+def empty_model(backbone: Backbone, dtype: torch.dtype) -> PreTrainedModel:
+    """The model without weights, on the meta device: names, shapes and types only."""
+    with torch.device("meta"):
+        model: PreTrainedModel = _auto_class(backbone).from_config(backbone.config, dtype=dtype)
+    return model
+
+
+def _auto_class(backbone: Backbone) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM  # takes seconds
 
-    auto = AutoModelForMaskedLM if backbone.family.kind == "masked" else AutoModelForCausalLM
-    options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
-    try:
-        model, info = auto.from_pretrained(
-            backbone.source,
-            revision=backbone.revision,
-            config=backbone.config,
-            dtype=dtype,
-            output_loading_info=True,
-            **options,
-        )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        if attention is not None and "attention" in str(error).lower():
-            raise config_error(
-                "model.attention", f"{attention}: {_first_line(error)}", "null"
-            ) from error
-        raise _not_found(backbone.source, Path(backbone.source).is_dir(), error) from error
-    refuse_random_weights(backbone.source, model, info["missing_keys"])
-    return model
+    return AutoModelForMaskedLM if backbone.family.kind == "masked" else AutoModelForCausalLM
 
 
 def refuse_random_weights(source: str, model: PreTrainedModel, missing: set[str]) -> None:
@@ -181,13 +186,21 @@ def refuse_random_weights(source: str, model: PreTrainedModel, missing: set[str]
     )
 
 
-def hub_commit(config: PretrainedConfig) -> str | None:
-    """Commit on the Hub of a model; None for a local folder.
+def _refuse_surplus_layers(backbone: Backbone, unexpected: set[str]) -> None:
+    """Raise an error if the checkpoint has layers that the model lacks.
 
-    transformers keeps it in a private attribute of the config and has no public getter.
+    Other parts that no language model needs (a pooler, the head of a further task) may be left out.
     """
-    commit: str | None = getattr(config, "_commit_hash", None)
-    return commit
+    layer = re.compile(rf"(?:^|\.){re.escape(backbone.family.layers)}\.(\d+)\.")
+    found = [int(match[1]) for key in unexpected if (match := layer.search(key))]
+    if max(found, default=0) < backbone.layers:
+        return
+    raise config_error(
+        "model.path",
+        f"{backbone.source} has the weights of {max(found) + 1} layers, "
+        f"but num_hidden_layers is {backbone.layers} in its config.json",
+        f"num_hidden_layers: {max(found) + 1}, or a checkpoint of {backbone.layers} layers",
+    )
 
 
 def attention_implementation(config: PretrainedConfig) -> str:
@@ -196,17 +209,6 @@ def attention_implementation(config: PretrainedConfig) -> str:
     transformers has a public setter (`set_attn_implementation`), but no public getter.
     """
     return str(config._attn_implementation)
-
-
-def fingerprint(model: PreTrainedModel) -> str:
-    """First 16 hex digits of the SHA-256 of config and weights, with names, types and shapes."""
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _IGNORED_CONFIG}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def _package_folder(package: str) -> Path:
@@ -235,19 +237,30 @@ def _converted_source(folder: str, gguf_file: str) -> str:
         return str(convert_gguf(file))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise config_error(
-            "model.gguf_file", f"{file}: {_first_line(error)}", "a GGUF model"
+            "model.gguf_file", f"{file}: {first_line(error)}", "a GGUF model"
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _commit(source: str, revision: str | None) -> str | None:
+    """Commit of a model that was loaded from the Hub, by the name of its folder in the cache."""
+    if Path(source).is_dir():
+        return None
+    file = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
-def _not_found(source: str, local: bool, error: Exception) -> ConfigError:
-    reason = _first_line(error)
-    if local:
-        return config_error(
-            "model.path", f"{source}: {reason}", "a folder that transformers can load"
-        )
-    actual = f"{source}, which is not a local folder; {hub_state()} ({reason})"
-    return HubError([Problem("model.path", actual, "a local folder or a Hub id", _WITHOUT_HUB)])
+def _load(load: Callable[[], T], source: str, revision: str | None) -> T:
+    """The result of `load`, which reads a checkpoint from a local folder or the Hub."""
+    if not Path(source).is_dir():
+        expected = "a local folder or a Hub id, with model and tokenizer"
+        asked = Problem("model.path", source, expected, _WITHOUT_HUB)
+        return load_from_hub(load, source, asked, revision)
+    try:
+        return load()
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        given = f"{source}: {first_line(error)}"
+        raise config_error(
+            "model.path", given, "a folder that transformers can load, with model and tokenizer"
+        ) from error

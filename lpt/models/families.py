@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lpt.errors import config_error, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Kind = Literal["masked", "causal"]
 
@@ -27,6 +30,8 @@ class Family:
         per_token: Chains of modules of a layer whose output for a token affects that token only:
             the queries if they have a module of their own, the attention output, the feed-forward
             part. The input of the first module and the output of the last one are (B, T, D).
+        sublayer_outputs: Modules of a layer whose outputs are those of attention and feed-forward
+            part, before they are added to the residual stream: where bottleneck adapters go.
         embeddings: Modules already applied to the input of the upper stack; there they return their
             `inputs_embeds` (or only argument) unchanged.
         positions: Position embeddings that the forward adds itself; zero in the upper stack.
@@ -47,6 +52,7 @@ class Family:
     layers: str
     projections: tuple[str, ...]
     per_token: tuple[tuple[str, ...], ...]
+    sublayer_outputs: tuple[str, str]
     embeddings: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
@@ -62,6 +68,7 @@ class Family:
 
 
 _BERT_FEED_FORWARD = ("intermediate", "output")
+_BERT_OUTPUTS = ("attention.output.dropout", "output.dropout")
 _LLAMA_PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
@@ -71,6 +78,7 @@ def _bert_like(position_offset: int = 0, extra: tuple[str, ...] = ()) -> Family:
         layers="encoder.layer",
         projections=("attention.self.query", "attention.self.key", "attention.self.value"),
         per_token=(("attention.self.query",), ("attention.output",), _BERT_FEED_FORWARD),
+        sublayer_outputs=_BERT_OUTPUTS,
         embeddings=("embeddings", *extra),
         dropout="hidden_dropout_prob",
         position_limit="max_position_embeddings",
@@ -86,6 +94,7 @@ def _deberta_like(projections: tuple[str, ...], first: tuple[str, ...] = ()) -> 
         projections=tuple(f"attention.self.{name}" for name in projections),
         # Not the queries: their module also projects the relative positions.
         per_token=(("attention.output",), _BERT_FEED_FORWARD),
+        sublayer_outputs=_BERT_OUTPUTS,
         embeddings=("embeddings",),
         first=first,
         dropout="hidden_dropout_prob",
@@ -102,6 +111,7 @@ def _llama_like(*, masks_by_type: bool = False) -> Family:
         layers="layers",
         projections=_LLAMA_PROJECTIONS,
         per_token=(("self_attn.q_proj",), ("self_attn.o_proj",), ("mlp",)),
+        sublayer_outputs=("self_attn.o_proj", "mlp"),
         final=("norm",),
         masks_by_type=masks_by_type,
     )
@@ -122,6 +132,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layers="layers",
             projections=("attn.Wqkv",),
             per_token=(("attn.Wo",), ("mlp",)),
+            sublayer_outputs=("attn.Wo", "mlp"),
             embeddings=("embeddings",),
             final=("final_norm",),
             dropout="mlp_dropout",
@@ -131,6 +142,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layers="h",
             projections=("attn.c_attn",),
             per_token=(("attn.c_proj",), ("mlp",)),
+            sublayer_outputs=("attn.c_proj", "mlp"),
             embeddings=("drop",),
             positions=("wpe",),
             final=("ln_f",),
@@ -142,6 +154,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layers="decoder.layers",
             projections=_LLAMA_PROJECTIONS,
             per_token=(("self_attn.q_proj",), ("self_attn.out_proj",), ("fc1", "fc2")),
+            sublayer_outputs=("self_attn.out_proj", "fc2"),
             embeddings=("decoder.project_in",),
             positions=("decoder.embed_positions",),
             final=("decoder.final_layer_norm", "decoder.project_out"),
@@ -154,6 +167,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layers="layers",
             projections=("attention.query_key_value",),
             per_token=(("attention.dense",), ("mlp",)),
+            sublayer_outputs=("attention.dense", "mlp"),
             embeddings=("emb_dropout",),
             final=("final_layer_norm",),
             dropout="hidden_dropout",
@@ -181,3 +195,11 @@ def get_family(model_type: str) -> Family:
             "pick a model of a supported family, or add the family (docs/add-a-family.md)",
         )
     return FAMILIES[model_type]
+
+
+def layer_paths(model: PreTrainedModel, first: int) -> list[str]:
+    """Paths in `model` of its layers from number `first` on, 1-based."""
+    family = get_family(model.config.model_type)
+    count = len(model.base_model.get_submodule(family.layers))
+    stack = f"{model.base_model_prefix}.{family.layers}"
+    return [f"{stack}.{index}" for index in range(first - 1, count)]

@@ -50,6 +50,8 @@ class Batch(NamedTuple):
         branches: Set where rows hold several label parts.
         hidden: (B, T, D) hidden states in front of the prompt layer, if precomputed.
         hidden_index: (B, T) rows of the precomputed hidden states, until `hidden` is filled in.
+        final: (B, 1, D) hidden states behind the last layer at `summary_index`, before a final
+            norm, if precomputed.
     """
 
     input_ids: Tensor
@@ -66,3 +68,4 @@ class Batch(NamedTuple):
     branches: Branches | None = None
     hidden: Tensor | None = None
     hidden_index: Tensor | None = None
+    final: Tensor | None = None

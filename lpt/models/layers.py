@@ -12,12 +12,16 @@ Shapes: B rows, S = m + T tokens with the prompt in front, D hidden size, U scor
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+FurtherPrompts = Mapping[int, Callable[[Tensor], Tensor]]
 
 
 class UpperPassContext:
@@ -29,14 +33,22 @@ class UpperPassContext:
     Args:
         prompt_length: m, leading tokens of a row that need a gradient; the text is constant.
         scored: (U,) distinct indices into the flattened (B, S) tokens; None: all tokens.
+        further_prompts: Makes the prompt of a later layer of the hidden states of the text in front
+            of it, (B, T, D) -> (B, m, D), by layer.
 
     Attributes:
         shape: (B, S), noted by the first module of a chain and needed by its last one.
     """
 
-    def __init__(self, prompt_length: int = 0, scored: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        prompt_length: int = 0,
+        scored: Tensor | None = None,
+        further_prompts: FurtherPrompts = MappingProxyType({}),
+    ) -> None:
         self.prompt_length = prompt_length
         self.scored = scored
+        self.further_prompts = further_prompts
         self.shape = torch.Size()
 
     def __enter__(self) -> None:
@@ -69,10 +81,16 @@ class UpperStack(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, prompt_length: int, scored: Tensor | None, **inputs: Any) -> Tensor:
+    def forward(
+        self,
+        prompt_length: int,
+        scored: Tensor | None,
+        further_prompts: FurtherPrompts = MappingProxyType({}),
+        **inputs: Any,
+    ) -> Tensor:
         """Final hidden states (B, S, D); rows that are not `scored` hold nothing of use."""
         # The context is entered in here, so that a compiled graph sees arguments, not globals.
-        with UpperPassContext(prompt_length, scored):
+        with UpperPassContext(prompt_length, scored, further_prompts):
             return self.model(**inputs).last_hidden_state
 
 
@@ -99,6 +117,29 @@ class RecordedLayer(_WrappedLayer):
         return self.layer(hidden_states, *inputs, **options)
 
 
+class PromptedLayer(_WrappedLayer):
+    """A layer in front of which a further prompt takes the place of the one that came so far.
+
+    Source: deep prompts (P-tuning v2, Liu et al., 2022; SPT, Zhu & Tan, EMNLP 2023).
+
+    Args:
+        layer: The layer.
+        number: Its number, 1-based.
+    """
+
+    def __init__(self, layer: nn.Module, number: int) -> None:
+        super().__init__(layer)
+        self.number = number
+
+    def forward(self, hidden_states: Tensor, *inputs: Any, **options: Any) -> Any:  # noqa: D102
+        context = _current_context()
+        if self.number in context.further_prompts:
+            text = hidden_states[:, context.prompt_length :]
+            prompt = context.further_prompts[self.number](text)
+            hidden_states = torch.cat([prompt.to(text.dtype), text], dim=1)
+        return self.layer(hidden_states, *inputs, **options)
+
+
 class CheckpointedLayer(_WrappedLayer):
     """A layer whose activations are recomputed in the backward pass (gradient checkpointing).
 
@@ -114,16 +155,21 @@ class CheckpointedLayer(_WrappedLayer):
 
 
 class DetachText(nn.Module):
-    """A projection of the first layer, without a gradient for text: nothing before it trains."""
+    """A projection of the first layer, without a gradient for text where a prompt is inserted.
+
+    Nothing before it trains but the prompt. Without a prompt the text's gradient is kept: norms or
+    embeddings may train.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
     def forward(self, hidden: Tensor) -> Tensor:  # noqa: D102
-        if not (hidden.requires_grad and torch.is_grad_enabled()):
+        length = _current_context().prompt_length
+        if length == 0 or not (hidden.requires_grad and torch.is_grad_enabled()):
             return self.module(hidden)
-        prompt, text = hidden.tensor_split([_current_context().prompt_length], dim=1)
+        prompt, text = hidden.tensor_split([length], dim=1)
         parts = (prompt, text.detach())
         return torch.cat([self.module(part.contiguous()) for part in parts], dim=1)
 

@@ -5,6 +5,8 @@ Shapes: E examples, U logit positions, N target tokens, S sequences, V vocabular
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +32,7 @@ def sequence_losses(logits: Tensor, batch: Batch, count: int) -> Tensor:
     return total / tokens
 
 
+@dataclass(frozen=True)
 class LabelScorer:
     """Scores each label, the higher the better, and computes the training loss.
 
@@ -42,12 +45,9 @@ class LabelScorer:
         value_range: Ends of the range for a regression task, which the two label words stand for.
     """
 
-    def __init__(
-        self, kind: str, word_ids: list[int], value_range: tuple[float, float] | None = None
-    ) -> None:
-        self.kind = kind
-        self.word_ids = word_ids
-        self.value_range = value_range
+    kind: str
+    word_ids: list[int]
+    value_range: tuple[float, float] | None = None
 
     @property
     def words_only(self) -> bool:

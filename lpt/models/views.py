@@ -16,7 +16,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from lpt.models.families import Family
-from lpt.models.layers import CheckpointedLayer, DetachText, ScoredTokensOnly, UpperStack
+from lpt.models.layers import (
+    CheckpointedLayer,
+    DetachText,
+    PromptedLayer,
+    ScoredTokensOnly,
+    UpperStack,
+)
 
 
 class PassThrough(nn.Module):
@@ -58,7 +64,7 @@ def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedM
     """Embeddings and the layers below `layer`."""
     layers = list(base.get_submodule(family.layers).children())[: layer - 1]
     replaced: dict[str, nn.Module | None] = {
-        family.layers: nn.ModuleList(layers if layers else _placeholder_layer(base)),
+        family.layers: nn.ModuleList(layers or _placeholder_layer(base)),
         **{name: PassThrough() for name in family.final if _has(base, name)},
     }
     if layer == 1:
@@ -67,16 +73,28 @@ def lower_view(base: PreTrainedModel, family: Family, layer: int) -> PreTrainedM
 
 
 def upper_stack(
-    base: PreTrainedModel, family: Family, layer: int, *, gradient_checkpointing: bool = False
+    base: PreTrainedModel,
+    family: Family,
+    layer: int,
+    *,
+    further: Sequence[int] = (),
+    gradient_checkpointing: bool = False,
 ) -> UpperStack:
-    """The layers from `layer` on; takes hidden states as `inputs_embeds`."""
+    """The layers from `layer` on; takes hidden states as `inputs_embeds`.
+
+    In front of those numbered in `further` there may be further prompts. At L + 1 there are no
+    layers, only what follows them, such as the final norm.
+    """
     layers = list(base.get_submodule(family.layers).children())[layer - 1 :]
-    layers[-1] = _scored_tokens_only(layers[-1], family)
-    layers[0] = _detach_text(layers[0], family)
+    if layers:
+        layers[-1] = _scored_tokens_only(layers[-1], family)
+        layers[0] = _detach_text(layers[0], family)
+    for number in further:
+        layers[number - layer] = PromptedLayer(layers[number - layer], number)
     if gradient_checkpointing:  # not the last layer: it works on few tokens
         layers[:-1] = map(CheckpointedLayer, layers[:-1])
     replaced: dict[str, nn.Module | None] = {
-        family.layers: nn.ModuleList(layers),
+        family.layers: nn.ModuleList(layers or _placeholder_layer(base)),
         **_without_word_embeddings(base, family),
         **{name: PassThrough() for name in family.embeddings if _has(base, name)},
         **{name: NoPositions() for name in family.positions},
@@ -84,6 +102,16 @@ def upper_stack(
     if layer > 1:
         replaced |= {name: None for name in family.first if _has(base, name)}
     return UpperStack(_view(base, replaced, range(layer - 1, layer - 1 + len(layers))))
+
+
+def final_view(upper: UpperStack, family: Family) -> PreTrainedModel:
+    """What follows the layers; takes hidden states as `inputs_embeds`."""
+    base: Any = upper.model
+    replaced: dict[str, nn.Module | None] = {
+        family.layers: nn.ModuleList(_placeholder_layer(base)),
+        **{name: None for name in family.first if _has(base, name)},
+    }
+    return _view(base, replaced, range(0))
 
 
 def head_view(

@@ -33,7 +33,8 @@ def write_report(folders: Sequence[Path], out: Path, title: str | None = None) -
         problems.add(", ".join(map(str, folders)), found, "at least one metrics.json", hint)
     problems.raise_if_any()
     names = [sweep.name for sweep in collection.sweeps] or [Path(folders[0]).resolve().name]
-    return write_files(arrange(collection), out, title or f"Late prompt tuning: {names[0]}")
+    subject = "Late prompt tuning" if "prompt.kind" in collection.keys else "Methods"
+    return write_files(arrange(collection), out, title or f"{subject}: {names[0]}")
 
 
 __all__ = ["write_report"]

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from lpt.config.command_line import LAYERS
 from lpt.config.resolve import flatten
 from lpt.errors import Problems
 from lpt.files import JsonFile
@@ -23,7 +24,10 @@ from lpt.runs.run_dir import METRICS_FILE
 
 SEEDS = ("seed", "data.seed")
 """Config keys by which the runs of one setting differ."""
-CHOICES = ("task.name", "model.name", "prompt.kind", "data.protocol", "cache.mode", "strategy.name")
+CHOICES = (
+    *("task.name", "model.name", "method.name", "prompt.kind"),
+    *("data.protocol", "cache.mode", "strategy.name"),
+)
 """Config keys that name the choice of a config group."""
 HASH_DIGITS = 12
 
@@ -58,10 +62,11 @@ class Collection:
     @property
     def swept(self) -> set[str]:
         """Config keys for which the jobs of a sweep have several values."""
-        spaces = [item for sweep in self.sweeps for item in sweep.space.items()]
-        several = {k for k, values in spaces if not isinstance(values, list) or len(values) > 1}
         names = {key.partition(".")[0]: key for key in CHOICES}
-        return {names.get(key, key) for key in several}
+        if "prompt.kind" not in self.keys:
+            names["prompt"] = "method.name"
+        names |= {key: shown for key in LAYERS for shown in LAYERS if shown in self.keys}
+        return {names.get(key, key) for sweep in self.sweeps for key in sweep.varied}
 
 
 def collect(folders: Iterable[Path], out: Path, problems: Problems) -> Collection:
@@ -75,7 +80,7 @@ def collect(folders: Iterable[Path], out: Path, problems: Problems) -> Collectio
             problems.add(str(top), "not a folder", "folders of runs or sweeps")
     records, jobs = _read(tops, RunRecord, problems), _read(tops, JobRecord, problems)
     unfinished = [_unfinished(job) for folder, job in jobs.items() if folder not in records]
-    settings = [_settings(record) for record in records.values()]
+    settings = _with_one_method_key([_settings(record) for record in records.values()])
     measures = [_measures(record) for record in records.values()]
     runs = [_run(folder, out, record) for folder, record in records.items()]
     return Collection(
@@ -116,11 +121,28 @@ def _run(folder: Path, out: Path, record: RunRecord) -> dict[str, Any]:
 
 def _settings(record: RunRecord) -> dict[str, Any]:
     """What can tell the run from others by config key; lists as JSON text."""
-    return {
-        key: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
-        for key, value in flatten(record.config).items()
-        if not key.startswith(_NO_SETTINGS)
-    } | {"backbone.fingerprint": record.backbone.fingerprint[:HASH_DIGITS]}
+    return (
+        {
+            key: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+            for key, value in flatten(record.config).items()
+            if not key.startswith(_NO_SETTINGS) and key != "prompt"  # null without a prompt
+        }
+        | {"backbone.fingerprint": record.backbone.fingerprint[:HASH_DIGITS]}
+    )
+
+
+def _with_one_method_key(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Settings with one key for the layer and, of several methods, one that tells them apart.
+
+    Beside other methods, a late prompt is named after its kind: npg, layer 4; lora, layer 4.
+    """
+    prompts = [row.get("prompt.kind") is not None for row in settings]
+    if all(prompts):
+        return [{k: v for k, v in row.items() if k != "method.layer"} for row in settings]
+    for row, prompt in zip(settings, prompts, strict=True):
+        kind, layer = row.pop("prompt.kind", None), row.pop("prompt.layer", None)
+        row |= {"method.name": kind, "method.layer": layer} if prompt else {}
+    return settings
 
 
 def _measures(record: RunRecord) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,13 +12,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lpt.config.command_line import LAYERS
 from lpt.report.formatting import BASELINES, file_name, measure_title
 from lpt.report.settings import is_number
 from lpt.report.study import Study, Task
 
 INK, SOFT, FAINT = "#1f2328", "#6b7280", "#c9cdd3"
 # The palette of Okabe and Ito, distinguishable with any kind of color vision.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+_MARKERS = "os^DvPX<>hd*"  # distinguish two lines of one color
+_MOST_LINES, _MOST_METHODS = 6, len(_MARKERS)
 _WIDTH = 3.9  # inches: unscaled, it fits a phone and a column of a paper
 _MOST_TICKS = 8
 _LONGEST_LABEL = 44  # characters in one line of the legend
@@ -49,7 +53,7 @@ def draw(study: Study) -> dict[str, list[Picture]]:
     numeric = [key for key in values if values[key].dropna().map(is_number).all()]
     sections = {}
     with matplotlib.style.context(STYLE):
-        for key in sorted(values, key=lambda key: key not in numeric):
+        for key in sorted(values, key=lambda key: (key != "method.name", key not in numeric)):
             draw_key = against if key in numeric else by_value
             sections[f"By {key}"] = [p for t in study.tasks for p in draw_key(study, t, key)]
         sections["Learning curves"] = [p for task in study.tasks for p in curves(study, task)]
@@ -60,22 +64,26 @@ def against(study: Study, task: Task, key: str) -> Iterator[Picture]:
     """Score, training time and peak memory against a numeric key, such as the insertion layer."""
     values = study.settings.values.loc[task.summary.index, key]
     x = pd.to_numeric(values).dropna().astype(float).sort_values()
+    labels = {setting: study.settings.label(setting, key) for setting in x.index}
+    if _has_methods(study):  # a method with one value is no line beside others
+        several = x.groupby(labels).transform("nunique") > 1
+        x, labels = x[several], {s: label for s, label in labels.items() if several[s]}
     if x.nunique() < 2:
         return
-    labels = {setting: study.settings.label(setting, key) for setting in x.index}
-    lines = _lines(labels, study.settings.label(task.chosen, key))
+    lines = _lines(study, labels, study.settings.label(task.chosen, key))
     score = task.test or task.dev
-    for measure in (score, "train_seconds", "peak_memory_mib"):
+    for measure in (score, "train_seconds", "peak_memory_mb"):
         axes = Figure(figsize=(_WIDTH, 2.8 if measure == score else 2.4)).subplots()
         for line in lines:
             _draw_mean(axes, line, x[line.settings], task.summary.loc[line.settings, measure])
         axes.set(xlabel=key, ylabel=measure_title(measure))
-        _scale(axes, sorted(set(x)), linear=key == "prompt.layer")
+        _scale(axes, sorted(set(x)), linear=key in LAYERS)
         caption = "Mean over the seeds; band: one standard deviation."
         if measure == score:
             _draw_choice(axes, task, lines, x)
             _draw_baselines(axes.axhline, task, score)
-            caption += f" Dashes: {measure_title(task.dev)}. Ring: chosen on dev."
+            caption += f" Dashes: {measure_title(task.dev)}."
+            caption += " Ring: chosen on dev." * (task.chosen in x.index)
         else:
             axes.set_ylim(bottom=0)
         what = measure_title(measure).partition(" [")[0]
@@ -83,15 +91,20 @@ def against(study: Study, task: Task, key: str) -> Iterator[Picture]:
         yield _finish(axes, name, f"{what} on {task.name} by {key}", caption)
 
 
-def _lines(labels: dict[int, str], chosen: str) -> list[_Line]:
+def _lines(study: Study, labels: dict[int, str], chosen: str) -> list[_Line]:
     """A line for each label; of too many, the one of the chosen setting stands out."""
+    most = _MOST_METHODS if _has_methods(study) else _MOST_LINES
     groups = {label: [s for s in labels if labels[s] == label] for label in labels.values()}
-    if len(groups) <= len(COLORS):
+    if len(groups) <= most:
         order = sorted(groups, key=lambda label: min(groups[label]))
-        looks = zip(order, COLORS, "os^DvP", strict=False)
+        looks = zip(order, itertools.cycle(COLORS), _MARKERS, strict=False)
         return [_Line(label, groups[label], *look) for label, *look in looks]
     lines = [_Line("others", groups[g], FAINT, "") for g in groups if g != chosen]
     return [*lines, _Line(chosen, groups.get(chosen, []), COLORS[0], "o")]
+
+
+def _has_methods(study: Study) -> bool:
+    return "method.name" in study.settings.keys
 
 
 def _draw_mean(axes: Any, line: _Line, x: Any, summary: pd.DataFrame) -> Any:
@@ -165,7 +178,7 @@ def curves(study: Study, task: Task) -> Iterator[Picture]:
         return
     axes = Figure(figsize=(_WIDTH, 2.8)).subplots()
     labels = {setting: study.settings.label(setting) for setting in histories}
-    for line in _lines(labels, study.settings.label(task.chosen)):
+    for line in _lines(study, labels, study.settings.label(task.chosen)):
         found = histories[line.settings[0]]
         drawn = _draw_mean(axes, line, found.index, found)
         drawn.set_markevery(max(1, len(found) // 8))

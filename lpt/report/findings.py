@@ -42,8 +42,8 @@ def notes(study: Study) -> Iterator[str]:
     """What has to be known to read the numbers."""
     if study.settings.confounded:
         yield (
-            "Not shown, because they vary only together with the task, the model, the prompt or "
-            f"another such choice: {', '.join(study.settings.confounded)}. "
+            "Not shown, because they vary only together with the task, the model, the method "
+            f"or another such choice: {', '.join(study.settings.confounded)}. "
             "Their effects cannot be separated."
         )
     for task in study.tasks:
@@ -51,6 +51,12 @@ def notes(study: Study) -> Iterator[str]:
             yield (
                 f"On {task.name}, runs with the same data seed had different data: they are "
                 "separate settings, and their scores compare the data as well."
+            )
+        if task.runs.groupby("setting")["device"].nunique().max() > 1:
+            devices = ", ".join(sorted(task.runs["device"].unique()))
+            yield (
+                f"On {task.name}, runs of one setting ran on different devices ({devices}): its "
+                "times and memory are averages over these."
             )
         if len(task.best) > 1:
             equals = "; ".join(map(study.settings.label, task.best))

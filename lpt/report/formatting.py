@@ -14,10 +14,10 @@ BASELINES = {"zero_shot": "zero-shot", "majority": "majority class"}
 COST_TITLES = {
     "train_seconds": "training time [s]",
     "examples_per_second": "examples/s",
-    "peak_memory_mib": "peak memory [MiB]",
-    "trainable": "trainable",
+    "peak_memory_mb": "peak memory [MB]",
+    "trainable": "trainable parameters",
 }
-_DECIMALS = {"train_seconds": 1, "examples_per_second": 1, "peak_memory_mib": 0, "trainable": 0}
+_DECIMALS = {"train_seconds": 1, "examples_per_second": 1, "peak_memory_mb": 0, "trainable": 0}
 
 
 def measure_title(measure: str) -> str:
@@ -53,7 +53,7 @@ def show(value: Any) -> str:
         return "none"
     if isinstance(value, str):
         return value if value.isprintable() else repr(value)[1:-1]
-    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
+    return f"{value:.12g}" if isinstance(value, float) else json.dumps(value)
 
 
 def file_name(*parts: str) -> str:

@@ -8,15 +8,24 @@ from typing import Any
 
 import pandas as pd
 
+from lpt.config.command_line import LAYERS
 from lpt.report.collect import CHOICES, HASH_DIGITS, SEEDS, Collection
-from lpt.report.formatting import show
+from lpt.report.formatting import NOTHING, show
 
 DATA = "split.sha256"
-_FIRST = ("model.name", "prompt.kind", "prompt.layer", "prompt.length", "optim.lr")
-_DEFAULT_KEYS = ["prompt.kind", "prompt.layer"]  # shown where nothing differs
+_FIRST = (
+    *("model.name", "method.name", "prompt.kind", *LAYERS),
+    *("prompt.length", "optim.lr"),
+)
 # That these follow from the task or from the model is no news.
-_OWN = {"task": ["task.name"], "model": ["model.name"], "backbone": ["model.name"]}
-_SELF_EXPLANATORY = ("prompt.kind", "model.name", "strategy.name", "loss")
+_OWN = {
+    "task": ["task.name"],
+    "model": ["model.name"],
+    "backbone": ["model.name"],
+    "method": ["method.name"],
+    "prompt": ["method.name"],
+}
+_SELF_EXPLANATORY = ("method.name", "prompt.kind", "model.name", "strategy.name", "loss")
 _VAGUE = ("path", "sha256", "fingerprint", "name", "dir")  # without the group in front
 _LONGEST_VALUE = 32
 
@@ -28,9 +37,10 @@ class Settings:
     Attributes:
         keys: Those keys, without the task and the seeds.
         confounded: Keys that are left out because they vary only with choices of other config
-            groups, such as a learning rate with the kind of prompt.
+            groups, such as a learning rate with the method.
         values: A row for each setting, in order, and a column for each key.
-        texts: The same as shown; `#1`, `#2` stand for long values.
+        texts: The same as shown; `#1`, `#2` stand for long values, a dash for a key that the
+            method does not have.
         long_values: What these stand for, in words.
         number: Index in `values` of the setting of each run.
     """
@@ -47,7 +57,7 @@ class Settings:
         return ", ".join(
             text if key in _SELF_EXPLANATORY else f"{title(key, self.keys)} {text}"
             for key, text in self.texts.loc[setting].items()
-            if key != without
+            if key != without and text != NOTHING
         )
 
 
@@ -64,9 +74,12 @@ def find_settings(collection: Collection) -> Settings:
         for key in config.columns.drop([*SEEDS, "task.name"])
         if key in swept or config[key].nunique(dropna=False) > 1
     ]
-    always = {*swept, *_DEFAULT_KEYS}
+    # Shown where nothing differs.
+    kind = "prompt.kind" if "prompt.kind" in config else "method.name"
+    defaults = [kind, *(key for key in LAYERS if key in config)]
+    always = {*swept, *defaults}
     hidden = [key for key in varying if key not in always and _follows(config, key, CHOICES)]
-    keys = [key for key in varying if key not in hidden] or _DEFAULT_KEYS
+    keys = [key for key in varying if key not in hidden] or defaults
     keys = sorted(keys, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
     order = sorted(config.index, key=lambda run: [_order_of(v) for v in config.loc[run, keys]])
     ordered = config.loc[order, keys]
@@ -78,6 +91,8 @@ def find_settings(collection: Collection) -> Settings:
         short = {text: f"#{place}" for place, text in enumerate(long, 1)}
         long_values += [f"{title(key, keys)} {name}: {text}" for text, name in short.items()]
         texts[key] = texts[key].replace(short)
+        first_runs = number.drop_duplicates().index
+        texts[key] = texts[key].mask(_inapplicable(config, key)[first_runs].to_numpy(), NOTHING)
     confounded = [
         key for key in hidden if not _follows(config, key, _OWN.get(key.partition(".")[0], []))
     ]
@@ -94,6 +109,14 @@ def _conflicting_data(config: pd.DataFrame, splits: pd.Series) -> pd.Series:
     draws = splits.groupby([setting, config["data.seed"]]).transform("nunique")
     conflict = (draws > 1).groupby(setting).transform("any")
     return splits.str[:HASH_DIGITS].astype(object).where(conflict, None)
+
+
+def _inapplicable(config: pd.DataFrame, key: str) -> pd.Series:
+    """Whether the method of each run has no such key, other than those of some other runs."""
+    missing = config[key].isna()
+    if missing.all() or key.partition(".")[0] not in ("method", "prompt"):
+        return missing & False
+    return missing.groupby(config["method.name"]).transform("all")
 
 
 def _follows(config: pd.DataFrame, key: str, choices: Iterable[str]) -> bool:

@@ -1,7 +1,7 @@
-"""The trained prompt as files: adapter.safetensors and adapter.json, no pickle.
+"""What was trained as files: adapter_model.safetensors and adapter.json, no pickle.
 
 `load_adapter(folder)` returns the model that `save_adapter` got, backbone included;
-`load_adapter(folder, model)` uses a loaded backbone and refuses another one.
+`load_adapter(folder, model)` uses another copy of the backbone, and refuses another backbone.
 """
 
 from __future__ import annotations
@@ -9,25 +9,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from transformers import PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lpt.config.schema import Config, ModelConfig
+from lpt.config.method_checks import validate_method
+from lpt.config.method_schema import MethodConfig, PromptConfig
+from lpt.config.resolve import flatten
+from lpt.config.schema import Config, ModelConfig, first_layer
+from lpt.config.task_schema import TaskConfig
 from lpt.data.tasks import Task
-from lpt.errors import config_error
+from lpt.errors import ConfigError, config_error
 from lpt.files import JsonFile, JsonModel, write_atomically
-from lpt.methods.late_prompt import LatePrompt
-from lpt.models.backbone import checkpoint_source, find_backbone, fingerprint, load_model
+from lpt.methods.base import Method
+from lpt.methods.registry import build_method
+from lpt.models.backbone import Backbone, checkpoint_source, find_backbone, load_model
 from lpt.models.families import Kind
-from lpt.models.generators import PromptGenerator, build_generator
-from lpt.models.split import SplitModel
+from lpt.models.fingerprint import fingerprint, tokenizer_fingerprint
+from lpt.runs.record import RunRecord
+from lpt.runs.run_dir import METRICS_FILE
 
-_TENSORS = "adapter.safetensors"
+_TENSORS = "adapter_model.safetensors"  # as PEFT names it
 
 
 class BackboneIdentity(JsonModel):
@@ -35,6 +43,7 @@ class BackboneIdentity(JsonModel):
 
     name: str
     path: str | None
+    """Hub id; None for a local folder, which is somewhere else on another machine."""
     revision: str | None
     package: str | None
     gguf_file: str | None
@@ -43,16 +52,33 @@ class BackboneIdentity(JsonModel):
     dtype: Literal["float32", "bfloat16", "float16"]
     attention: Literal["sdpa", "eager", "flash_attention_2"]
     fingerprint: str
-    """SHA-256 of the weights in `dtype`, shortened."""
+    """See `lpt.models.fingerprint`; of the weights in `dtype`."""
+    tokenizer: str
+    """Fingerprint of its tokenizer."""
+
+
+class MethodDescription(JsonModel):
+    """What is needed to put the method in; see `lpt.config.method_schema.MethodConfig`."""
+
+    name: str
+    r: int | None
+    alpha: float | None
+    dropout: float | None
+    target_modules: str | list[str] | None
+    length: int | None
+    bottleneck: int | None
+    placement: str | None
+    config: dict[str, Any]
 
 
 class PromptDescription(JsonModel):
-    """What is needed to build the trainable part; see `lpt.config.schema.PromptConfig`."""
+    """What is needed to build a late prompt; see `lpt.config.method_schema.PromptConfig`."""
 
     kind: str
-    layer: int = Field(ge=1)
     length: int = Field(ge=1)
     bottleneck: int | None = Field(ge=1)
+    args: dict[str, Any] = Field(default_factory=dict)
+    layers: list[int] = Field(default_factory=list)
 
 
 class TaskDescription(JsonModel):
@@ -72,30 +98,39 @@ class AdapterDescription(JsonFile):
 
     file_name = "adapter.json"
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     sha256: str
-    """Of adapter.safetensors."""
+    """Of adapter_model.safetensors."""
     backbone: BackboneIdentity
-    prompt: PromptDescription
+    layer: int = Field(ge=1)
+    """First layer that the method changes."""
+    method: MethodDescription
+    prompt: PromptDescription | None
+    """Of a late prompt."""
     task: TaskDescription
+    demonstrations: tuple[str, ...] = ()
+    """Texts in front of every text, of in-context learning."""
 
 
-def identify_backbone(config: ModelConfig, model: PreTrainedModel) -> BackboneIdentity:
+def identify_backbone(
+    config: ModelConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> BackboneIdentity:
     """The identity of a loaded backbone with this resolved configuration."""
     source = checkpoint_source(config)
     if source["path"] is not None and Path(source["path"]).is_dir():
-        source["path"] = str(Path(source["path"]).resolve())  # valid from any directory
+        source["path"] = None
     return BackboneIdentity(
         **source,
         model_type=model.config.model_type,
         dtype=config.dtype,  # type: ignore[arg-type]  # validated
         attention=config.attention,  # type: ignore[arg-type]
         fingerprint=fingerprint(model),
+        tokenizer=tokenizer_fingerprint(tokenizer),
     )
 
 
 def save_adapter(
-    model: LatePrompt, folder: Path, backbone: BackboneIdentity, config: Config, task: Task
+    model: Method, folder: Path, backbone: BackboneIdentity, config: Config, task: Task
 ) -> None:
     """Write the trainable part and then its description; `config` is the resolved configuration.
 
@@ -103,13 +138,19 @@ def save_adapter(
         OSError: A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = model.generator.named_parameters()
-    content = save({name: p.detach().cpu().contiguous() for name, p in parameters})
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.tensors().items()}
+    content = save(tensors)
     write_atomically(folder / _TENSORS, content)
+    model.save_config(folder, backbone.path)
+    prompt = None
+    if config.prompt is not None:
+        prompt = PromptDescription.model_validate(config.prompt, from_attributes=True)
     AdapterDescription(
         sha256=hashlib.sha256(content).hexdigest(),
         backbone=backbone,
-        prompt=PromptDescription.model_validate(config.prompt, from_attributes=True),
+        layer=first_layer(config) or 1,
+        method=MethodDescription.model_validate(config.method, from_attributes=True),
+        prompt=prompt,
         task=TaskDescription(
             name=task.config.name,
             kind=task.template.kind,
@@ -119,20 +160,63 @@ def save_adapter(
             max_length=config.data.max_length,
             value_range=task.value_range,
         ),
+        demonstrations=model.demonstrations,
     ).write(folder)
+
+
+def find_adapter_backbone(folder: Path | str, path: Path | str | None = None) -> Backbone:
+    """Config and tokenizer of an adapter's backbone.
+
+    Args:
+        folder: What `save_adapter` wrote.
+        path: Local folder or Hub id of the backbone; None: the Hub id or package that the adapter
+            names, or the local folder that the run around it was started with.
+
+    Raises:
+        ConfigError: The folder is not an adapter, or its backbone cannot be found or has another
+            tokenizer.
+    """
+    folder = Path(folder)
+    backbone = AdapterDescription.read(folder).backbone
+    source = checkpoint_source(backbone)
+    if path is None and backbone.path is None and backbone.package is None:
+        path = _path_of_run(folder)
+        if path is None or not Path(path).is_dir():
+            given = f"none for {folder}, whose backbone {backbone.name} was a local folder"
+            expected = f"the folder or hub id of {backbone.name}, {backbone.model_type}"
+            raise config_error("model", given, expected, f'Predictor("{folder}", model=FOLDER)')
+    if path is not None:
+        local = Path(path).is_dir()
+        gguf_file = backbone.gguf_file if local and backbone.package is None else None
+        revision = None if local else backbone.revision
+        source |= {"path": str(path), "package": None, "gguf_file": gguf_file, "revision": revision}
+    found = find_backbone(**source)
+    if (tokenizer := tokenizer_fingerprint(found.tokenizer)) != backbone.tokenizer:
+        given = f"the tokenizer of {found.source}, fingerprint {tokenizer}"
+        raise config_error(str(folder), given, f"that of {backbone.name}, {backbone.tokenizer}")
+    return found
+
+
+def _path_of_run(folder: Path) -> str | None:
+    """`model.path` of the run whose folder an adapter lies in; None if it lies elsewhere."""
+    run_dir = folder.absolute().parent
+    if not (run_dir / METRICS_FILE).is_file():
+        return None
+    path = flatten(RunRecord.read(run_dir).config).get("model.path")
+    return path if isinstance(path, str) else None
 
 
 def load_adapter(
     folder: Path | str,
-    model: PreTrainedModel | None = None,
+    model: PreTrainedModel | Path | str | None = None,
     *,
     word_ids: Sequence[int] | None = None,
-) -> LatePrompt:
+) -> Method:
     """The trained model in eval mode.
 
     Args:
         folder: What `save_adapter` wrote.
-        model: The backbone, if it is loaded already; None: loaded from the path in the adapter.
+        model: The backbone, loaded or as `find_adapter_backbone` takes it.
         word_ids: Tokens whose logits are computed with `words_only`.
 
     Raises:
@@ -142,44 +226,50 @@ def load_adapter(
     folder = Path(folder)
     description = AdapterDescription.read(folder)
     backbone = description.backbone
-    if model is None:
+    loaded: PreTrainedModel
+    if isinstance(model, PreTrainedModel):
+        loaded = model
+    else:
         dtype = getattr(torch, backbone.dtype)
-        found = find_backbone(**checkpoint_source(backbone))
-        model = load_model(found, dtype=dtype, attention=backbone.attention)
-    if (weights := fingerprint(model)) != backbone.fingerprint:
+        found = find_adapter_backbone(folder, model)
+        loaded = load_model(found, dtype=dtype, attention=backbone.attention)
+    if (weights := fingerprint(loaded)) != backbone.fingerprint:
         raise config_error(
             str(folder),
-            f"backbone {model.config.name_or_path}, {model.dtype}, weights {weights}",
-            f"the backbone it was trained on: {backbone.path or backbone.package}, "
-            f"{backbone.dtype}, weights {backbone.fingerprint}",
-            "load that backbone in that type; load_adapter(folder) does so",
+            f"backbone {loaded.config.name_or_path}, {loaded.dtype}, fingerprint {weights}",
+            f"the backbone it was trained on: {backbone.path or backbone.package or backbone.name},"
+            f" {backbone.dtype}, fingerprint {backbone.fingerprint}",
+            "load that backbone in that type; load_adapter(folder, FOLDER_OR_HUB_ID) does so",
         )
     try:
-        generator = _load_generator(folder / _TENSORS, description, model.config.hidden_size)
-        split = SplitModel(model, description.prompt.layer, word_ids=word_ids)
+        tensors = _load_tensors(folder / _TENSORS, description)
+        validate_method(config := _config(description)).raise_if_any()
+        with isolate_rng():  # for initial values that are replaced
+            method = build_method(config, loaded, word_ids)
+        method.load_tensors(tensors)
+        method.demonstrations = description.demonstrations
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         expected = f"{_TENSORS} and {description.file_name} as save_adapter wrote them"
-        raise config_error(str(folder), str(error), expected) from error
-    return LatePrompt(split, generator).eval()
+        given = error.listing if isinstance(error, ConfigError) else str(error)
+        raise config_error(str(folder), given, expected) from error
+    return method.eval()
 
 
-def _load_generator(
-    file: Path, description: AdapterDescription, hidden_size: int
-) -> PromptGenerator:
-    """The generator with its tensors; an error where these are not what the description says."""
-    content, prompt = file.read_bytes(), description.prompt
+def _config(description: AdapterDescription) -> Config:
+    """The part of a configuration that describes the model."""
+    prompt, layer = description.prompt, description.layer
+    return Config(
+        model=ModelConfig(name=description.backbone.name),
+        task=TaskConfig(labels=list(description.task.labels)),
+        method=MethodConfig(**description.method.model_dump(), layer=layer),
+        prompt=None if prompt is None else PromptConfig(**prompt.model_dump(), layer=layer),
+    )
+
+
+def _load_tensors(file: Path, description: AdapterDescription) -> dict[str, Tensor]:
+    """The tensors; an error where they are not those that the description was written for."""
+    content = file.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != description.sha256:
         raise ValueError(f"{_TENSORS} has the SHA-256 {digest} instead of {description.sha256:.64}")
-    with torch.device("meta"):  # no memory and no random numbers for values that are replaced
-        generator = build_generator(
-            prompt.kind,
-            hidden_size=hidden_size,
-            length=prompt.length,
-            bottleneck=prompt.bottleneck,
-        )
-    tensors = {name: tensor.clone() for name, tensor in load(content).items()}  # aligned
-    generator.load_state_dict(tensors, assign=True)
-    if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-        raise ValueError("other types than float32")
-    return generator
+    return load(content)

@@ -6,12 +6,15 @@ import shlex
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from lpt.files import JsonFile, JsonModel
 
 JOB, SWEEP = "job.json", "sweep.json"
+# In the space of a sweep: settings of several keys, and combinations that are left out.
+SETTINGS, EXCLUDE = "settings", "exclude"
 
 
 class JobState(StrEnum):
@@ -93,7 +96,17 @@ class SweepRecord(JsonFile):
     """Shell command that started it."""
     fixed: list[str]
     """Overrides shared by all jobs, sorted."""
-    space: dict[str, list[str] | NumberRange]
-    """Key or group -> its values, or the numbers to sample from."""
+    space: dict[str, list[str] | list[dict[str, str]] | NumberRange]
+    """Key or group -> its values, or the numbers to sample from; `settings` -> couples of keys;
+    `exclude` -> combinations that are left out."""
     search: bool
     """Whether the space is searched rather than tried out in full."""
+
+    @property
+    def varied(self) -> set[str]:
+        """Keys and groups with several values; a key that only some couples set has two."""
+        values: dict[str, Any] = dict(self.space)
+        couples = values.pop(SETTINGS, [])
+        values.pop(EXCLUDE, None)
+        values |= {key: {c.get(key) for c in couples} for couple in couples for key in couple}
+        return {k for k, v in values.items() if isinstance(v, NumberRange) or len(v) > 1}

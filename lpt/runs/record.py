@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lpt.files import JsonFile, JsonModel, JsonObject, write_atomically
 from lpt.runs.environment import Environment
-from lpt.runs.run_dir import METRICS_FILE, PROGRESS_FILE
+from lpt.runs.run_dir import BACKBONE_FILE, METRICS_FILE, PROGRESS_FILE
 
 Scores = dict[str, float]
 """Metric to value."""
@@ -18,14 +18,18 @@ ScoresOrNone = Scores | None
 """None for a set without labels."""
 
 
-class BackboneRecord(JsonModel):
-    """The frozen weights."""
+class BackboneRecord(JsonFile):
+    """The frozen model; also what backbone.json holds, from the start of a run."""
+
+    file_name = BACKBONE_FILE
 
     name: str
     model_type: str
     """Family, as transformers names it."""
     fingerprint: str
-    """SHA-256 of the weights, shortened."""
+    """See `lpt.models.fingerprint`."""
+    tokenizer: str | None = None
+    """Fingerprint of its tokenizer."""
     commit: str | None
     """Commit on the hub; None for a local folder or package."""
 
@@ -82,9 +86,9 @@ class Cost(JsonModel):
     """Training examples, over all devices."""
     padding_share: float
     """Share of padding among the tokens of the training batches."""
-    peak_memory_mib: float
-    """While training; on the GPU what was allocated, else what was resident."""
-    peak_memory_mib_before_training: float
+    peak_memory_mb: float
+    """While training, in MB (10^6 bytes); on the GPU what was allocated, else what was resident."""
+    peak_memory_mb_before_training: float
 
 
 class CacheRecord(JsonModel):
@@ -118,7 +122,7 @@ class RunRecord(JsonFile):
     majority: dict[str, ScoresOrNone]
     """Scores of the most frequent answer in train, by set."""
     zero_shot: dict[str, ScoresOrNone]
-    """Scores of the language model without a prompt, by set."""
+    """Scores of the language model without the method, by set."""
     dev_history: list[Scores]
     """Each dev evaluation: `step` and its scores."""
     parameters: ParameterCounts

@@ -8,21 +8,25 @@ from rich.table import Table
 from lpt.errors import literal_text
 from lpt.runs.record import RunRecord
 
-_ROWS = {"majority": "majority class", "zero_shot": "zero-shot", "final": "late prompt"}
+_BASELINES = {"majority": "majority class", "zero_shot": "zero-shot"}
 
 
 def print_results(record: RunRecord, console: Console) -> None:
     """Print the scores of a run next to its baselines, and what it cost."""
-    config, prompt = record.config, record.config["prompt"]
-    title = f"{config['task']['name']} · {config['model']['name']} · {prompt['kind']}"
-    table = Table(title=literal_text(f"{title} at layer {prompt['layer']}", "table.title"))
+    config = record.config
+    method, prompt = config["method"], config["prompt"]
+    what = f"{prompt['kind']} at" if prompt else f"{method['name']} from"
+    what += f" layer {(prompt or method)['layer']}"
+    title = f"{config['task']['name']} · {config['model']['name']} · {what}"
+    table = Table(title=literal_text(title, "table.title"))
     table.add_column("")
     scores = record.summary()
     # A set without labels has no columns.
     columns = [(name, metric) for name, found in record.scores().items() for metric in found or ()]
     for name, metric in columns:
         table.add_column(literal_text(f"{name} {metric}"), justify="right")
-    for kind, title in _ROWS.items():
+    trained = method["name"].replace("_", " ")
+    for kind, title in {**_BASELINES, "final": trained}.items():
         values = [scores.get(f"{kind}/{name}/{metric}") for name, metric in columns]
         cells = ["" if value is None else f"{value:.3f}" for value in values]
         table.add_row(title, *cells, style="bold" if kind == "final" else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import logging
 import os
@@ -13,21 +14,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lpt.config.schema import Config
+from lpt.config.schema import Config, first_layer
 from lpt.errors import Problems, RunError, config_error
 
 METRICS_FILE, CONFIG_FILE, LOG_FILE = "metrics.json", "config.yaml", "log.txt"
-PROGRESS_FILE = "progress.json"
+PROGRESS_FILE, BACKBONE_FILE = "progress.json", "backbone.json"
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
 BEST, LAST = "best.ckpt", "last.ckpt"
 _OUTPUTS = (
-    *(METRICS_FILE, CONFIG_FILE, LOG_FILE, PROGRESS_FILE, "predictions*.tsv"),
+    *(METRICS_FILE, CONFIG_FILE, LOG_FILE, PROGRESS_FILE, BACKBONE_FILE, "predictions*.tsv"),
     *(ADAPTER, CHECKPOINTS, "csv", "tensorboard", "wandb"),
 )
 SAVING_SECONDS = 60.0
 """Time that an interrupted run may take to save its state."""
 _LOCK = ".lock"
-_PROBE_SECONDS = 1.0  # `is_locked` holds the lock for the moment in which it looks
+PROBE_SECONDS = 1.0
+"""Time for which to wait for a lock: whoever looks (`is_locked`) has it for a moment."""
 
 
 def create_run_dir(config: Config, *, resuming: bool = False) -> Path:
@@ -62,7 +64,8 @@ def create_run_dir(config: Config, *, resuming: bool = False) -> Path:
 
 def _new_folder(config: Config) -> Path:
     """A folder under runs/ that no other run has, named by time and setting."""
-    setting = f"{config.prompt.kind}{config.prompt.layer}-s{config.seed}"
+    name = config.prompt.kind if config.prompt is not None else config.method.name
+    setting = f"{name}{first_layer(config)}-s{config.seed}"
     stem = "-".join((time.strftime("%Y%m%d-%H%M%S"), config.task.name, config.model.name, setting))
     for number in itertools.count(1):
         folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
@@ -101,7 +104,7 @@ def check_run_dir(config: Config, problems: Problems) -> None:
 
 
 @contextmanager
-def lock_run_dir(run_dir: Path, patience: float = _PROBE_SECONDS) -> Iterator[None]:
+def lock_run_dir(run_dir: Path, patience: float = PROBE_SECONDS) -> Iterator[None]:
     """Keep other processes out of an existing folder within the block; on rank 0 only.
 
     Raises:
@@ -113,7 +116,7 @@ def lock_run_dir(run_dir: Path, patience: float = _PROBE_SECONDS) -> Iterator[No
         return
     lock = FileLock(run_dir / _LOCK, is_singleton=True)  # reentrant within a process
     try:
-        lock.acquire(timeout=max(patience, _PROBE_SECONDS))
+        lock.acquire(timeout=max(patience, PROBE_SECONDS))
     except Timeout:
         given = f"another process is running in {run_dir}"
         raise config_error("run_dir", given, "another folder", "wait for it, or stop it") from None
@@ -124,14 +127,19 @@ def lock_run_dir(run_dir: Path, patience: float = _PROBE_SECONDS) -> Iterator[No
 
 
 def is_locked(run_dir: Path) -> bool:
-    """Whether a process is running in this folder."""
-    if not (run_dir / _LOCK).exists():
-        return False
+    """Whether a process is running in this folder.
+
+    Looks by a shared lock, so any number of processes may look at once, without write access.
+    """
     try:
-        with FileLock(run_dir / _LOCK).acquire(timeout=0):
-            return False
-    except Timeout:
+        with (run_dir / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child has a copy
+    except FileNotFoundError:
+        return False
+    except OSError:  # held; on a file system without flock, the file itself is the lock
         return True
+    return False
 
 
 def is_global_zero() -> bool:

@@ -22,6 +22,7 @@ from lpt.config.extras import check_extra
 from lpt.config.schema import SweepConfig
 from lpt.errors import CTRL_C, PREEMPTED, Problems, config_error, literal_text
 from lpt.runs.job_record import SWEEP, SweepRecord
+from lpt.runs.run_dir import PROBE_SECONDS
 from lpt.sweep.plan import Composer, Point, check_points
 from lpt.sweep.results import CSV, JOBS, JSONL, REPORT
 from lpt.sweep.runner import Launch, SweepRunner
@@ -51,15 +52,15 @@ def run_sweep(base: DictConfig, arguments: Sequence[str], launch: Launch) -> int
     config.name = config.name or str(OmegaConf.select(base, _SWEEP_CHOICE) or "grid")
     _check_sweep(base)
     searching = config.trials is not None
-    space = read_space(arguments, config.fixed, config.space, search=searching)
+    space = read_space(arguments, config)
     composer = Composer(space)
     points = composer.boundary_points() if searching else composer.grid()
-    check_points(points, console)
+    check_points(points, console, space)
     record = SweepRecord(
         name=config.name,
         command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         fixed=sorted(space.fixed),
-        space={**{key: list(values) for key, values in space.axes.items()}, **space.ranges},
+        space=space.record(),
         search=searching,
     )
     folder = _sweep_dir(config, record, points)
@@ -122,7 +123,7 @@ def _claim_sweep_dir(folder: Path, record: SweepRecord, *, overwrite: bool) -> I
     _check_content(folder, record, overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = FileLock(folder / _LOCK).acquire(timeout=0)
+        lock = FileLock(folder / _LOCK).acquire(timeout=PROBE_SECONDS)
     except Timeout:
         found, hint = f"another sweep is running in {folder}", "wait until it ends, or stop it"
         raise config_error("sweep.dir", found, "another folder", hint) from None

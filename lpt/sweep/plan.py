@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,18 +15,30 @@ from rich.console import Console
 from rich.progress import track
 
 from lpt.caching.policy import reason_not_to_cache
-from lpt.config.command_line import ALL, LAYER
+from lpt.config.command_line import ALL
 from lpt.config.compose import RunComposer
-from lpt.config.schema import Config
-from lpt.config.validation import check_layer, validate
-from lpt.errors import Problems, config_error
-from lpt.models.backbone import checkpoint_source, find_backbone
+from lpt.config.method_checks import check_layer, check_prompt_keys
+from lpt.config.schema import Config, at_layer, first_layer
+from lpt.config.validation import validate
+from lpt.errors import ConfigError, Problems, config_error
+from lpt.methods.registry import check_method
+from lpt.models.backbone import Backbone, checkpoint_source, find_backbone
 from lpt.sweep.space import Settings, Space, allowed_layers, combinations
 from lpt.training.plan import prepare
 
 _MAX_NAME_LENGTH = 120
 # Sections and keys that change neither the model, nor the texts it reads, nor the devices.
-_CACHE_IRRELEVANT = ("prompt", "optim", "cache", "logger", "seed", "run_dir", "resume", "sweep")
+_CACHE_IRRELEVANT = (
+    "method",
+    "prompt",
+    "optim",
+    "cache",
+    "logger",
+    "seed",
+    "run_dir",
+    "resume",
+    "sweep",
+)
 
 
 @dataclass(frozen=True)
@@ -62,13 +75,17 @@ class Composer:
     def point(self, settings: Settings, name: str | None = None) -> Point:
         """The job with these settings; without a name, it is named after them.
 
+        Keys of the prompt that all jobs share are left out where the method varies and has none.
+
         Raises:
             ConfigError: A value is missing or cannot be resolved.
         """
-        overrides = [*self.space.fixed, *(f"{k}={v}" for k, v in settings.items())]
-        return Point(
-            name or _folder_name(settings), settings, overrides, self._composer.compose(settings)
-        )
+        config, others = self._composer.compose(settings), Problems()
+        if "method" in settings:
+            check_prompt_keys(config, map(_key, self.space.fixed), others)
+        shared = [text for text in self.space.fixed if not others.mentions(_key(text))]
+        overrides = [*shared, *(f"{key}={value}" for key, value in settings.items())]
+        return Point(name or _folder_name(settings), settings, overrides, config)
 
     def grid(self) -> list[Point]:
         """All combinations of the space's values.
@@ -85,25 +102,27 @@ class Composer:
             ConfigError: A model cannot be found, or any problem of any job.
         """
         values = dict(self.space.axes)
-        if values.get(LAYER) == (ALL,):
-            values[LAYER] = tuple(map(str, self.common_layers()))
+        if self.space.all_layers is not None:
+            values[self.space.all_layers] = tuple(map(str, self.common_layers()))
         values |= {key: (str(r.low), str(r.high)) for key, r in self.space.ranges.items()}
         first = {key: texts[0] for key, texts in values.items()}
-        others = [{**first, key: text} for key, texts in values.items() for text in texts[1:]]
+        first, *others = [{**couple, **first} for couple in self.space.couples]
+        others += [{**first, key: text} for key, texts in values.items() for text in texts[1:]]
         return self._points([first, *others])
 
-    def common_layers(self) -> range:
-        """The layers that a prompt can be inserted at, whichever groups a search chooses.
+    def common_layers(self) -> list[int]:
+        """The first layers that the method can have, whichever groups a search chooses.
 
         Raises:
             ConfigError: There are none.
         """
         groups = self._composer.groups
         axes = {key: values for key, values in self.space.axes.items() if key in groups}
-        found = [self._layers(settings) for settings in combinations(axes)]
-        common = range(max(f.start for f in found), min(f.stop for f in found))
+        found = [self._layers(settings) for settings in combinations(axes, self.space.couples)]
+        common = sorted(set(found[0]).intersection(*found[1:]))
         if not common:
-            raise config_error(LAYER, ALL, "models with layers in common", "list the layers")
+            key = str(self.space.all_layers)
+            raise config_error(key, ALL, "models with layers in common", "list the layers")
         return common
 
     def _points(self, all_settings: Iterable[Settings]) -> list[Point]:
@@ -112,15 +131,17 @@ class Composer:
             with problems.collect():
                 points.append(self.point(settings))
         if not points and not problems.found:
-            problems.add(LAYER, ALL, "a model with a layer that takes a prompt")
+            problems.add(
+                str(self.space.all_layers), ALL, "a model with a layer that takes the method"
+            )
         problems.raise_if_any()
         return points
 
-    def _layers(self, settings: Mapping[str, str]) -> range:
-        """The layers that a prompt can be inserted at, given the other settings."""
-        config = self._composer.compose({**settings, LAYER: "null"})
+    def _layers(self, settings: Mapping[str, str]) -> list[int]:
+        """The first layers that the method can have, given the other settings."""
+        config = self._composer.compose({**settings, str(self.space.all_layers): "null"})
         depth = config.model.layers or self._depth(tuple(checkpoint_source(config.model).items()))
-        return allowed_layers(config.prompt.kind, depth)
+        return allowed_layers(config, depth)
 
 
 def hydra_flags() -> list[str]:
@@ -148,6 +169,10 @@ def _config_name() -> str:
     return "train" if name in (None, "sweep") else str(name)
 
 
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
 def _folder_name(settings: Settings) -> str:
     """The settings as a name that needs no quoting on the command line."""
     text = "_".join(f"{key}-{value}" for key, value in settings.items())
@@ -157,31 +182,75 @@ def _folder_name(settings: Settings) -> str:
     return f"{name[:_MAX_NAME_LENGTH]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def check_points(points: Sequence[Point], console: Console) -> None:
+def check_points(points: Sequence[Point], console: Console, space: Space) -> None:
     """Check everything in every job that can fail because of the user's input.
 
     Args:
         points: The jobs.
         console: Console for a progress bar.
+        space: What they were composed from.
 
     Raises:
-        ConfigError: Every problem found, each once.
+        ConfigError: Every problem found, each once; if some jobs have none, with the setting that
+            leaves out the others.
     """
-    problems, valid = Problems(), []
+    problems, valid, fitting = Problems(), [], []
     for point in points:
         with problems.collect():
-            validate(point.config).raise_if_any()
+            found = validate(point.config)
+            check_prompt_keys(point.config, map(_key, point.overrides), found)
+            found.raise_if_any()
             valid.append(point)
     groups, hidden = _by_cache_group(valid), not console.is_terminal
     for group in track(groups, "checking", console=console, transient=True, disable=hidden):
-        # Jobs with the same inputs: only the layers of their prompts need a look one by one.
-        first = group[0].config
+        # Jobs with the same inputs: only their methods need a look one by one.
         with problems.collect():
-            any_layer = dataclasses.replace(first.prompt, layer=None)
-            depth = prepare(dataclasses.replace(first, prompt=any_layer)).backbone.layers
+            backbone = prepare(at_layer(group[0].config, None), any_method=True).backbone
+            refusal = cache(lambda key, backbone=backbone: _refusal(key.config, backbone))
             for point in group:
-                check_layer(point.config, depth, problems)
+                method = repr((point.config.method, point.config.prompt))
+                error = refusal(_ByMethod(method, point.config))
+                if error is None:
+                    fitting.append(point)
+                else:
+                    problems.extend(error)
+    entries = _distinguishing(points, fitting) if fitting else []
+    if any(len(entry) > 1 or not entry.keys() <= space.axes.keys() for entry in entries):
+        entries = [*space.excluded, *entries]
+        texts = ["{" + ",".join(f"{k}:{v}" for k, v in entry.items()) + "}" for entry in entries]
+        given = f"{len(points) - len(fitting)} of {len(points)} jobs cannot run"
+        problems.add("sweep", given, "", f"without them: 'sweep.exclude=[{','.join(texts)}]'")
     problems.raise_if_any()
+
+
+@dataclass(frozen=True)
+class _ByMethod:
+    """A configuration; equal to all with the same method."""
+
+    method: str
+    config: Config = field(compare=False)
+
+
+def _refusal(config: Config, backbone: Backbone) -> ConfigError | None:
+    """Why a method cannot be put into a backbone."""
+    problems = Problems()
+    check_layer(config, backbone.layers, problems)
+    if not problems.found:
+        check_method(config, backbone, problems)
+    return ConfigError(problems.found) if problems.found else None
+
+
+def _distinguishing(points: Sequence[Point], fitting: Sequence[Point]) -> list[Settings]:
+    """The fewest values that tell the other points from those that fit."""
+    entries: list[Settings] = []
+    for settings in (point.settings for point in points if point not in fitting):
+        if any(entry.items() <= settings.items() for entry in entries):
+            continue
+        sizes = range(1, len(settings) + 1)
+        parts = (dict(p) for n in sizes for p in itertools.combinations(settings.items(), n))
+        alone = (p for p in parts if not any(p.items() <= f.settings.items() for f in fitting))
+        entries += itertools.islice(alone, 1)
+    return entries
 
 
 def _by_cache_group(points: Iterable[Point]) -> list[list[Point]]:
@@ -201,11 +270,12 @@ def layers_to_precompute(points: Sequence[Point]) -> dict[str, list[int]]:
         point
         for point in points
         if point.config.cache.mode != "off"
-        and not reason_not_to_cache(point.config, point.config.prompt.layer)
+        and not reason_not_to_cache(point.config, first_layer(point.config))
     ]
     layers_of = {}
     for group in _by_cache_group(cached):
-        layers = sorted({p.config.prompt.layer for p in group if p.config.prompt.layer is not None})
+        firsts = {first_layer(point.config) for point in group}
+        layers = sorted(layer for layer in firsts if layer not in (None, 1))
         if len(layers) > 1:
             layers_of[group[0].name] = layers
     return layers_of

@@ -46,8 +46,9 @@ def _row(job: JobRecord, run_dir: Path, result: RunRecord | None) -> dict[str, A
         row |= {
             "task": config["task"]["name"],
             "model": result.backbone.name,
-            "prompt": config["prompt"]["kind"],
-            "layer": config["prompt"]["layer"],
+            "method": config["method"]["name"],
+            "prompt": config["prompt"] and config["prompt"]["kind"],
+            "layer": (config["prompt"] or config["method"])["layer"],
             "data_seed": config["data"]["seed"],
             "seed": config["seed"],
             **result.summary(),
@@ -57,7 +58,7 @@ def _row(job: JobRecord, run_dir: Path, result: RunRecord | None) -> dict[str, A
             "examples_per_second": cost.examples_per_second,
             "cache_seconds": cost.cache_seconds,
             "total_seconds": cost.total_seconds,
-            "peak_memory_mib": cost.peak_memory_mib,
+            "peak_memory_mb": cost.peak_memory_mb,
             "split_sha256": result.split.sha256,
         }
     row |= {"job_seconds": job.seconds, "attempts": job.attempts}

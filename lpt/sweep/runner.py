@@ -91,8 +91,8 @@ class SweepRunner:
         """
         from lpt.sweep.search import Search, trial_number  # Optuna is optional
 
-        folders = (self.folder / JOBS).glob("trial-*")
-        self.names = sorted((path.name for path in folders), key=trial_number)
+        records = (self.folder / JOBS).glob(f"trial-*/{JOB}")  # a killed search left none: no trial
+        self.names = sorted((path.parent.name for path in records), key=trial_number)
         search = Search(composer, self._start(trials), prune=self.config.prune)
         strategy = self.first.strategy
         gpus = visible_gpus() if strategy.accelerator != "cpu" else []

@@ -15,8 +15,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial, TrialState
 
-from lpt.config.command_line import ALL, LAYER
-from lpt.runs.job_record import JobRecord, JobState, NumberRange
+from lpt.runs.job_record import SETTINGS, JobRecord, JobState, NumberRange
 from lpt.runs.record import RunRecord
 from lpt.sweep.jobs import JobResult
 from lpt.sweep.plan import Composer
@@ -52,12 +51,12 @@ class Search:
             pruner=percentile if prune else optuna.pruners.NopPruner(),
         )
         self.open: dict[str, Settings] = {}
+        self._couples = list(composer.space.couples)
         self._distributions = _distributions(composer)
         self._trials: dict[str, Trial] = {}
         self._next_number = 0
         for job, result in jobs:
-            params = {k: _parse(self._distributions[k], text) for k, text in job.settings.items()}
-            self.study.enqueue_trial(params)
+            self.study.enqueue_trial(self._params(job.settings))
             self._next_number = trial_number(job.name)
             self.ask()
             self.tell(job, result)
@@ -72,8 +71,18 @@ class Search:
         name = f"trial-{self._next_number:03d}"
         self._next_number += 1
         trial = self._trials[name] = self.study.ask(self._distributions)
-        self.open[name] = {key: _format(value) for key, value in trial.params.items()}
+        params = dict(trial.params)
+        couple = self._couples[params.pop(SETTINGS)]
+        self.open[name] = {**couple, **{key: _format(value) for key, value in params.items()}}
         return name
+
+    def _params(self, settings: Settings) -> dict[str, Any]:
+        """What Optuna has sampled, from the settings of a trial."""
+        coupled = {key for couple in self._couples for key in couple}
+        couple = {key: text for key, text in settings.items() if key in coupled}
+        single = {k: text for k, text in settings.items() if k not in coupled}
+        params = {k: _parse(self._distributions[k], text) for k, text in single.items()}
+        return {SETTINGS: self._couples.index(couple), **params}
 
     def should_prune(self, name: str, scores: Sequence[float]) -> bool:
         """Whether a trial with these dev scores, one for each evaluation, is clearly behind."""
@@ -110,9 +119,10 @@ def trial_number(name: str) -> int:
 def _distributions(composer: Composer) -> dict[str, BaseDistribution]:
     axes, ranges = composer.space.axes, composer.space.ranges
     found: dict[str, BaseDistribution] = {k: CategoricalDistribution(v) for k, v in axes.items()}
-    if axes.get(LAYER) == (ALL,):
+    found[SETTINGS] = CategoricalDistribution(range(len(composer.space.couples)))
+    if (key := composer.space.all_layers) is not None:
         layers = composer.common_layers()
-        found[LAYER] = IntDistribution(layers[0], layers[-1])
+        found[key] = IntDistribution(layers[0], layers[-1])
     return found | {key: _numeric(numbers) for key, numbers in ranges.items()}
 
 

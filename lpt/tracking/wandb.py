@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
 
 logger = logging.getLogger(__name__)
-_STEP, _LAYER = "trainer/global_step", "prompt.layer"
+_STEP = "trainer/global_step"
 
 
 def check_wandb(config: WandbConfig, problems: Problems) -> None:
@@ -127,7 +127,7 @@ def log_outputs(
             run.log({f"predictions/{name}": wandb.Table(columns=list(columns), data=rows)})
     with _warn_on_error("the adapter"), _staging_in(run_dir):
         metadata = record.model_dump(include={"backbone", "dev", "test", "selection"})
-        metadata |= {key: record.config[key] for key in ("prompt", "seed")}
+        metadata |= {key: record.config[key] for key in ("method", "prompt", "seed")}
         metadata["task"] = record.config["task"]["name"]
         artifact = wandb.Artifact(f"adapter-{run.id}", type="adapter", metadata=metadata)
         # Immutable: W&B uploads the files from the run folder instead of copying them first.
@@ -163,7 +163,7 @@ def log_sweep(
 ) -> None:
     """Log the results of a sweep as one W&B run; a resumed sweep updates the same run.
 
-    The run has the table `sweep/results`; with a column `prompt.layer`, the mean score of each
+    The run has the table `sweep/results`; of several layers, the mean score of each method at each
     layer as `sweep/layer_curve`; and each figure as `sweep/NAME`. An error is only a warning.
 
     Args:
@@ -188,20 +188,31 @@ def log_sweep(
             table = wandb.Table(columns=columns, data=data, allow_mixed_types=True)
             logged: dict[str, Any] = {"sweep/results": table}
             if curve := _layer_curve(rows, score):
-                points = wandb.Table(columns=[_LAYER, score], data=curve)
-                title = f"{score} by layer"
-                logged["sweep/layer_curve"] = wandb.plot.line(points, _LAYER, score, title=title)
+                points = wandb.Table(["layer", score, "method"], curve)
+                chart = wandb.plot.line(
+                    points, "layer", score, stroke="method", title=f"{score} by layer"
+                )
+                logged["sweep/layer_curve"] = chart
             logged |= {f"sweep/{figure.stem}": wandb.Image(str(figure)) for figure in figures}
             run.log(logged)
 
 
-def _layer_curve(rows: Sequence[Mapping[str, Any]], score: str) -> list[list[float]]:
-    """Mean score of each layer, in order; rows that lack one of the two are left out."""
-    scores: dict[int, list[float]] = defaultdict(list)
+def _layer_curve(rows: Sequence[Mapping[str, Any]], score: str) -> list[list[Any]]:
+    """Layer, mean score and method, in order, of the methods with several layers.
+
+    Rows without a score are left out.
+    """
+    scores: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row.get(_LAYER) is not None and row.get(score) is not None:
-            scores[int(row[_LAYER])].append(float(row[score]))
-    return [[layer, fmean(scores[layer])] for layer in sorted(scores)]
+        if row.get(score) is not None:
+            method = scores[row["prompt"] or row["method"]]
+            method[int(row["layer"])].append(float(row[score]))
+    return [
+        [layer, fmean(found[layer]), method]
+        for method, found in scores.items()
+        for layer in sorted(found)
+        if len(found) > 1
+    ]
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from omegaconf import OmegaConf
 
 from lpt.config.resolve import flatten, to_dict
 from lpt.config.schema import Config
-from lpt.data.split_file import SPLIT_FILE, read_split_file
+from lpt.data.split_file import SPLIT_FILE, SplitDescription, read_split_file
 from lpt.errors import Problems, RunError, config_error
 from lpt.files import write_atomically
-from lpt.runs.record import RunRecord
+from lpt.runs.adapter import BackboneIdentity
+from lpt.runs.record import BackboneRecord, RunRecord
 from lpt.runs.run_dir import (
     BEST,
     CHECKPOINTS,
@@ -38,8 +39,9 @@ logger = logging.getLogger(__name__)
 # May differ between the starts of a run without changing its result.
 _FREE = (
     *("run_dir", "resume", "overwrite", "dry_run", "logger", "cache", "data.num_workers"),
-    # The examples themselves are compared.
+    # The examples themselves are compared, and the backbone itself.
     *("data.path", "data.root", "data.verify", "task.default_path"),
+    *("model.name", "model.path", "model.revision", "model.package", "model.gguf_file"),
 )
 
 
@@ -128,7 +130,7 @@ class ResumePoint(NamedTuple):
     step: int
 
 
-def find_earlier_run(config: Config, split_sha256: str) -> RunRecord | ResumePoint | None:
+def find_earlier_run(config: Config, splits: SplitDescription) -> RunRecord | ResumePoint | None:
     """What `resume` goes on from: the record of a finished run, or the checkpoint of another one.
 
     None if the run starts from scratch.
@@ -141,14 +143,33 @@ def find_earlier_run(config: Config, split_sha256: str) -> RunRecord | ResumePoi
     run_dir = Path(config.run_dir)
     if (run_dir / METRICS_FILE).exists():
         record = RunRecord.read(run_dir)
-        _check_same(config, record.config, split_sha256 == record.split.sha256)
+        _check_same(config, record.config, splits)
         return record
     if not existing_checkpoints(run_dir):
         return None
     started_with: Any = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG_FILE))
-    started_on = read_split_file(run_dir / SPLIT_FILE).sha256
-    _check_same(config, started_with, split_sha256 == started_on)
+    _check_same(config, started_with, splits)
     return latest_checkpoint(run_dir)
+
+
+def check_same_backbone(config: Config, backbone: BackboneIdentity) -> None:
+    """Compare a loaded backbone with the one that the run in `run_dir` was started with.
+
+    Raises:
+        ConfigError: Its weights, what its config makes of them, or its tokenizer differ.
+    """
+    run_dir = Path(str(config.run_dir))
+    finished = (run_dir / METRICS_FILE).exists()
+    before = RunRecord.read(run_dir).backbone if finished else BackboneRecord.read(run_dir)
+    problems = Problems()
+    for what in ("fingerprint", "tokenizer"):
+        now, then = getattr(backbone, what), getattr(before, what)
+        if now != then:
+            subject = "weights or config" if what == "fingerprint" else "a tokenizer"
+            given = f"{subject} with the fingerprint {now}, but the run was started with {then}"
+            expected = f"a copy of {before.name}, whatever its folder"
+            problems.add("model.path", given, expected, "another run_dir for another backbone")
+    problems.raise_if_any()
 
 
 def latest_checkpoint(run_dir: Path) -> ResumePoint:
@@ -177,8 +198,8 @@ def latest_checkpoint(run_dir: Path) -> ResumePoint:
     return ResumePoint(latest, readable[latest]["global_step"])
 
 
-def _check_same(config: Config, started_with: Mapping[str, Any], same_split: bool) -> None:
-    """Compare the settings of a run with those that it is to be resumed with."""
+def _check_same(config: Config, started_with: Mapping[str, Any], splits: SplitDescription) -> None:
+    """Compare settings and examples of a run with those that it is to be resumed with."""
     problems = Problems()
     before, now = flatten(started_with), flatten(to_dict(config))
     for key in sorted(before.keys() | now.keys()):
@@ -187,7 +208,13 @@ def _check_same(config: Config, started_with: Mapping[str, Any], same_split: boo
         given = f"{now.get(key)!r}, but the run was started with {before.get(key)!r}"
         expected = "the settings that the run was started with"
         problems.add(key, given, expected, "another run_dir for other settings")
-    if not same_split:
-        given = "the run was started on other rows or texts"
+    sets = read_split_file(Path(str(config.run_dir)) / SPLIT_FILE).sets
+    changed = [
+        name
+        for name, now_in in splits.sets.items()  # an extra set may have been missing
+        if name in sets and (now_in.sha256, now_in.rows) != (sets[name].sha256, sets[name].rows)
+    ]
+    if changed:
+        given = f"the run was started on other rows or texts of {', '.join(changed)}"
         problems.add("resume", given, f"the examples of {config.run_dir}/{SPLIT_FILE}")
     problems.raise_if_any()

@@ -18,7 +18,8 @@ from transformers import get_scheduler
 from lpt.config.schema import OptimConfig
 from lpt.data.eval_output import EvalOutput
 from lpt.errors import RunError
-from lpt.methods.late_prompt import LatePrompt, build_late_prompt
+from lpt.methods.base import Method
+from lpt.methods.registry import build_method
 from lpt.models.backbone import load_model
 from lpt.models.inputs import Batch
 from lpt.models.scoring import LabelScorer
@@ -29,8 +30,8 @@ from lpt.training.metrics import Predictions, gather_predictions
 from lpt.training.plan import Plan
 
 
-class LatePromptModule(LightningModule):
-    """Trains a `LatePrompt`; only its trainable part is saved.
+class MethodModule(LightningModule):
+    """Trains a `Method`; only its trainable part is saved.
 
     Args:
         model: The model.
@@ -42,7 +43,7 @@ class LatePromptModule(LightningModule):
 
     def __init__(
         self,
-        model: LatePrompt,
+        model: Method,
         scorer: LabelScorer,
         evaluator: Evaluator,
         loss: str,
@@ -54,8 +55,9 @@ class LatePromptModule(LightningModule):
         self.evaluator = evaluator
         self.loss_over = loss
         self.optim = optim
-        self.prompted = True
+        self.tuned = True
         self.predictions: list[Predictions] = []
+        self.eval_scores: Predictions | None = None
         self.eval_output: EvalOutput | None = None
         self.eval_metrics: dict[str, float] | None = None
         self.grad_norm: Tensor | None = None
@@ -84,9 +86,10 @@ class LatePromptModule(LightningModule):
             ranks, and Lightning divides by `accumulate_grad_batches`. `mean`: mean over the
             examples of all ranks in this batch.
         """
-        words_only = self.loss_over == "label_words" and self.scorer.words_only
+        scorer = self.model.scorer(self.scorer)
+        words_only = self.loss_over == "label_words" and scorer.words_only
         logits = self.model(batch, words_only=words_only)
-        loss = self.scorer.loss(logits, batch, self.loss_over)
+        loss = scorer.loss(logits, batch, self.loss_over)
         size, padding = len(batch.labels), 1.0 - batch.attention_mask.float().mean()
         means = torch.stack([loss.detach().float(), padding])
         if (ranks := world_size()) > 1:
@@ -94,6 +97,7 @@ class LatePromptModule(LightningModule):
             examples, *sums = self.trainer.strategy.reduce(weighted, reduce_op="sum")
             means = torch.stack(sums) / examples
             loss = loss * (size * ranks / examples)
+        loss = loss + self.model.regularization()
         share = self.step_sizes[self.position] / sum(self.step_sizes)
         self.step_means = means * share + (self.step_means if self.position > 0 else 0.0)
         if self.position == len(self.step_sizes) - 1:
@@ -107,7 +111,7 @@ class LatePromptModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm of the prompt's gradient; under FSDP, average it over the ranks first.
+        """Clip the norm of the gradient; under FSDP, average it over the ranks first.
 
         The norm before clipping is logged, and kept as `grad_norm` for callbacks.
         """
@@ -122,8 +126,9 @@ class LatePromptModule(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Score all labels of one batch."""
-        logits = self.model(batch, prompted=self.prompted, words_only=self.scorer.words_only)
-        self.predictions.append(Predictions(batch.row_ids, self.scorer(logits, batch)))
+        scorer = self.model.scorer(self.scorer) if self.tuned else self.scorer
+        logits = self.model(batch, tuned=self.tuned, words_only=scorer.words_only)
+        self.predictions.append(Predictions(batch.row_ids, scorer(logits, batch)))
 
     test_step = validation_step
 
@@ -137,9 +142,10 @@ class LatePromptModule(LightningModule):
     def _evaluate(self, name: str) -> None:
         """Gather the predictions for a set and log its metrics as `SET/NAME`."""
         predictions, self.predictions = gather_predictions(self.predictions), []
+        self.eval_scores = predictions
         self.eval_output = self.evaluator.predict(name, predictions)
         self.eval_metrics = self.evaluator.metrics(name, self.eval_output)
-        if self.eval_metrics is not None and self.prompted:
+        if self.eval_metrics is not None and self.tuned:
             logged = {f"{name}/{metric}": value for metric, value in self.eval_metrics.items()}
             self.log_dict(logged, prog_bar=True, rank_zero_only=False, sync_dist=False)
 
@@ -147,18 +153,23 @@ class LatePromptModule(LightningModule):
         """AdamW and its per-step schedule over all steps of the run."""
         optimizer = build_optimizer(self.model.trainable(), self.optim)
         steps = int(self.trainer.estimated_stepping_batches)
+        self.model.start_training(steps)
         schedule = build_schedule(optimizer, self.optim, steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """One step of the optimizer, and what the method does after it."""
+        super().optimizer_step(*args, **options)
+        self.model.after_step(self.trainer.global_step + 1)  # not counted yet
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trainable part only: megabytes, not gigabytes."""
-        trainable = self._trainable()
-        checkpoint["state_dict"] = {
-            key: tensor for key, tensor in checkpoint["state_dict"].items() if key in trainable
-        }
+        checkpoint["method"] = self.model.training_state()
+        trainable = self._trainable().items()
+        checkpoint["state_dict"] = {key: parameter.detach() for key, parameter in trainable}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the tensors: loading is not strict, because checkpoints hold no frozen weights.
+        """Load the trainable part; nothing of the checkpoint's tensors is left to Lightning.
 
         Raises:
             RunError: Names or shapes differ from the trainable tensors of this model.
@@ -167,6 +178,9 @@ class LatePromptModule(LightningModule):
         expected, saved = ({(key, *state[key].shape) for key in state} for state in states)
         if differences := sorted(expected ^ saved):
             raise RunError(f"{self.trainer.ckpt_path} does not match this model: {differences}.")
+        self.load_trainable(checkpoint["state_dict"])
+        checkpoint["state_dict"] = {}
+        self.model.load_training_state(checkpoint["method"])
 
     @torch.no_grad()
     def load_trainable(self, state: Mapping[str, Tensor]) -> None:
@@ -175,12 +189,12 @@ class LatePromptModule(LightningModule):
             tensor.copy_(state[key])
 
     def _trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable tensors by their key in the state dict."""
+        """Trainable tensors by their key in a checkpoint."""
         return {f"model.{name}": tensor for name, tensor in self.model.trainable().items()}
 
 
-def build_model(plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:
-    """Load the backbone, split it, and put a new generator in.
+def build_model(plan: Plan) -> tuple[Method, BackboneIdentity]:
+    """Load the backbone, and put the method into it.
 
     Raises:
         ConfigError: The checkpoint cannot be loaded, or does not fit the configuration.
@@ -188,16 +202,17 @@ def build_model(plan: Plan) -> tuple[LatePrompt, BackboneIdentity]:
     config = plan.config
     dtype = getattr(torch, config.model.dtype)
     backbone = load_model(plan.backbone, dtype=dtype, attention=config.model.attention)
-    identity = identify_backbone(config.model, backbone)
-    model = build_late_prompt(config, backbone, plan.word_ids)
-    return model, identity
+    identity = identify_backbone(config.model, backbone, plan.backbone.tokenizer)
+    method = build_method(config, backbone, plan.word_ids)
+    method.read_train(plan.encoder, plan.splits.sets["train"], config.data.seed)
+    return method, identity
 
 
-def build_module(plan: Plan, model: LatePrompt) -> LatePromptModule:
+def build_module(plan: Plan, model: Method) -> MethodModule:
     """The Lightning module around the model."""
     config, task = plan.config, plan.task
     assert config.loss is not None
-    return LatePromptModule(
+    return MethodModule(
         model,
         LabelScorer(plan.backbone.family.kind, plan.word_ids, task.value_range),
         evaluator=Evaluator(task, plan.splits.sets),

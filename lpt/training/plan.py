@@ -10,9 +10,11 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from lpt.caching.policy import check_cache
+from lpt.config.method_checks import check_layer
 from lpt.config.resolve import resolve, to_dict
-from lpt.config.schema import Config, StrategyConfig, with_model_name
-from lpt.config.validation import check_layer, validate
+from lpt.config.schema import Config, StrategyConfig, first_layer, with_model_name
+from lpt.config.validation import validate
+from lpt.data.packing import tokenize
 from lpt.data.split_file import SplitDescription, describe_splits
 from lpt.data.splits import Splits, read_splits
 from lpt.data.tasks import Task, build_task
@@ -20,6 +22,7 @@ from lpt.data.templates import Encoder
 from lpt.data.verbalizer import label_word_ids
 from lpt.errors import HubError, Problems, config_error, literal_text
 from lpt.files import cache_dir
+from lpt.methods.registry import check_method
 from lpt.models.backbone import Backbone, checkpoint_source, find_backbone
 from lpt.runs.environment import uses_gpu
 from lpt.runs.run_dir import check_run_dir
@@ -54,8 +57,12 @@ class Plan:
         return describe_splits(self.splits, self.task)
 
 
-def prepare(config: Config) -> Plan:
+def prepare(config: Config, *, any_method: bool = False) -> Plan:
     """Check configuration, backbone, label words, template and data.
+
+    Args:
+        config: Configuration of the run.
+        any_method: Whether to leave out if the method fits the backbone.
 
     Raises:
         ConfigError: Every problem found, in one message.
@@ -83,12 +90,16 @@ def prepare(config: Config) -> Plan:
             splits = read_splits(config, task)
             _check_sizes(config, splits, problems)
     check_cache(config, backbone.layers if backbone is not None else None, problems)
+    unfit = any_method or problems.mentions("method.", "prompt.", "model.dtype")
+    if backbone is not None and not unfit:
+        check_method(config, backbone, problems)
     problems.raise_if_any()
     assert backbone is not None
     assert task is not None
     assert splits is not None
     assert encoder is not None
     assert ids is not None
+    _check_token_ids(backbone, splits, encoder, ids)
     resolved = resolve(
         config,
         layers=backbone.layers,
@@ -115,8 +126,8 @@ def dry_run(config: Config) -> None:
         return
     _show(OmegaConf.to_yaml(to_dict(plan.config)))
     sizes = ", ".join(f"{len(part)} {name}" for name, part in plan.splits.sets.items())
-    layer = plan.config.prompt.layer
-    _show(f"All checks passed: {sizes}, prompt at layer {layer}. The run was not started.")
+    method = f"{plan.config.method.name} from layer {first_layer(plan.config)}"
+    _show(f"All checks passed: {sizes}, {method}. The run was not started.")
 
 
 def _show(text: str) -> None:
@@ -147,6 +158,39 @@ def _check_sizes(config: Config, splits: Splits, problems: Problems) -> None:
     for name, part in splits.sets.items():
         if len(part) < ranks:
             problems.add("strategy.devices", f"{ranks} for {len(part)} {name} examples")
+
+
+def _check_token_ids(
+    backbone: Backbone, splits: Splits, encoder: Encoder, word_ids: list[int]
+) -> None:
+    """A tokenizer may have more tokens than the embedding has rows, but none of them may occur.
+
+    Raises:
+        ConfigError: One is a label word, in a text or the padding: an index error in the model.
+    """
+    size, tokenizer = int(backbone.config.vocab_size), backbone.tokenizer
+    if max(tokenizer.get_vocab().values()) < size:
+        return
+    problems = Problems()
+    expected = f"ids below {size}, the size of the model's embedding"
+    hint = "the tokenizer that the model was pretrained with"
+
+    def add(key: str, token_id: int, where: str) -> None:
+        token = tokenizer.convert_ids_to_tokens(token_id)
+        problems.add(key, f"the token {token!r}, {where}, has the id {token_id}", expected, hint)
+
+    for token_id in word_ids:
+        if token_id >= size:
+            add("task.label_words", token_id, "a label word")
+    if encoder.pad_id >= size:
+        add("model.path", encoder.pad_id, "the padding")
+    for name, examples in splits.sets.items():
+        found = tokenize(encoder, examples.columns).examples_beyond(size)
+        for token_id, having in found.items():
+            row = examples.row_ids[having[0]]
+            where = f"in {len(having)} {name} texts (the first: row {row})"
+            add("model.path", token_id, where)
+    problems.raise_if_any()
 
 
 def default_attention(config: Config, backbone: Backbone) -> str:

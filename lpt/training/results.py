@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
+from torch import Tensor
 
+from lpt.caching.entry import SetLayer
+from lpt.caching.fill import hidden_state_keys
+from lpt.caching.scores import ScoresKey, keep_scores
 from lpt.config.resolve import to_dict
 from lpt.data.datamodule import TaskDataModule
 from lpt.data.eval_output import EvalOutput, prediction_columns
 from lpt.data.split_file import SPLIT_FILE
 from lpt.files import write_atomically
-from lpt.methods.late_prompt import LatePrompt
-from lpt.models.backbone import hub_commit
+from lpt.methods.base import Method
 from lpt.runs.adapter import BackboneIdentity, save_adapter
 from lpt.runs.record import BackboneRecord, RunRecord, ScoresOrNone, SplitRecord, write_predictions
 from lpt.runs.run_dir import ADAPTER, CONFIG_FILE, is_global_zero
 from lpt.tracking.loggers import log_results
+from lpt.training.callbacks.dev_history import DevHistory
 from lpt.training.callbacks.progress import log_evaluation
 from lpt.training.checkpoints import AtomicCheckpointIO, Checkpoint
-from lpt.training.module import LatePromptModule
+from lpt.training.metrics import Predictions
+from lpt.training.module import MethodModule
 from lpt.training.plan import Plan
 from lpt.training.trainer import find_callback
 
@@ -31,30 +39,76 @@ logger = logging.getLogger(__name__)
 
 
 def score_zero_shot(
-    trainer: Trainer, module: LatePromptModule, data: TaskDataModule
+    trainer: Trainer, module: MethodModule, data: TaskDataModule, fingerprint: str
 ) -> dict[str, ScoresOrNone]:
-    """Scores of the language model without a prompt, for all sets but train."""
-    sets = {name: part for name, part in data.splits.sets.items() if name != "train"}
-    labeled = [name for name, part in sets.items() if part.labeled_positions()]
-    module.prompted = False
-    scores, _ = _score(trainer, module, data, labeled)
-    module.prompted = True
-    for name, found in scores.items():
-        log_evaluation("zero-shot", name, found)
-    return dict.fromkeys(sets) | scores
+    """Scores of the language model without the method, for all sets but train.
+
+    The label scores are kept beside the cache, under the backbone's fingerprint, by runs of one
+    rank.
+    """
+    config, split = data.config, module.model.split
+    folder = None
+    if config.cache.mode != "off" and trainer.world_size == 1:
+        folder = Path(str(config.cache.dir))
+    last = int(str(config.model.layers)) + 1
+    keys = hidden_state_keys(config, trainer, split, data, fingerprint, [last])
+    scores: dict[str, ScoresOrNone] = {}
+    for name, examples in data.splits.sets.items():
+        if name == "train":
+            continue
+        scores[name] = None
+        if not examples.labeled_positions():
+            continue
+        compute = partial(_zero_shot_labels, trainer, module, data, name)
+        key = ScoresKey(states=keys[SetLayer(name, last)], words=list(data.word_ids))
+        found = compute() if folder is None else keep_scores(folder, key, compute)
+        order = torch.tensor(examples.row_ids).argsort()
+        predictions = Predictions(torch.tensor(examples.row_ids)[order], found[order])
+        evaluator = module.evaluator
+        scores[name] = evaluator.metrics(name, evaluator.predict(name, predictions))
+        log_evaluation("zero-shot", name, scores[name])
+    return scores
 
 
-def score_best(
-    trainer: Trainer, module: LatePromptModule, data: TaskDataModule
+def _zero_shot_labels(
+    trainer: Trainer, module: MethodModule, data: TaskDataModule, name: str
+) -> Tensor:
+    """Label scores of the language model in the order of the set, (E, labels)."""
+    module.tuned = False
+    _score(trainer, module, data, [name])
+    module.tuned = True
+    assert module.eval_scores is not None
+    row_ids = torch.tensor(data.splits.sets[name].row_ids)
+    return module.eval_scores.scores[torch.searchsorted(module.eval_scores.row_ids, row_ids)]
+
+
+def train_and_score(
+    plan: Plan,
+    trainer: Trainer,
+    module: MethodModule,
+    data: TaskDataModule,
+    checkpoint: Path | None,
 ) -> tuple[dict[str, ScoresOrNone], dict[str, EvalOutput]]:
-    """Scores of, and predictions for, test and the extra sets with the best checkpoint."""
+    """Scores of, and predictions for, test and the extra sets with the best checkpoint.
+
+    A method without parameters is scored as it is; its dev scores are those of step 0.
+    """
+    if not module.model.trainable():
+        sets = {name: part for name, part in plan.splits.sets.items() if name != "train"}
+        encoder = module.model.encoder(plan.encoder)
+        data = TaskDataModule(plan.config, replace(plan.splits, sets=sets), encoder, plan.word_ids)
+        scores, outputs = _score(trainer, module, data, list(sets))
+        dev, _ = scores.pop("dev"), outputs.pop("dev")
+        find_callback(trainer, DevHistory).history.append({"step": 0, **(dev or {})})
+        return scores, outputs
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = find_callback(trainer, Checkpoint).best_model_path
     module.load_trainable(AtomicCheckpointIO().load_checkpoint(best)["state_dict"])
     return _score(trainer, module, data, data.splits.test_sets)
 
 
 def _score(
-    trainer: Trainer, module: LatePromptModule, data: TaskDataModule, names: Sequence[str]
+    trainer: Trainer, module: MethodModule, data: TaskDataModule, names: Sequence[str]
 ) -> tuple[dict[str, ScoresOrNone], dict[str, EvalOutput]]:
     scores: dict[str, ScoresOrNone] = {}
     outputs: dict[str, EvalOutput] = {}
@@ -67,9 +121,9 @@ def _score(
 
 
 def describe_backbone(plan: Plan, backbone: BackboneIdentity) -> BackboneRecord:
-    """The record of the frozen weights."""
-    shared = backbone.model_dump(include={"name", "model_type", "fingerprint"})
-    return BackboneRecord(**shared, commit=hub_commit(plan.backbone.config))
+    """The record of the frozen model."""
+    shared = backbone.model_dump(include={"name", "model_type", "fingerprint", "tokenizer"})
+    return BackboneRecord(**shared, commit=plan.backbone.commit)
 
 
 def describe_sets(plan: Plan, data: TaskDataModule) -> SplitRecord:
@@ -88,20 +142,21 @@ def describe_sets(plan: Plan, data: TaskDataModule) -> SplitRecord:
     )
 
 
-def save_config(plan: Plan, run_dir: Path) -> None:
-    """Write config.yaml and split.json, which a run to be resumed is compared with; on rank 0.
+def save_config(plan: Plan, backbone: BackboneIdentity, run_dir: Path) -> None:
+    """Write what a run to be resumed is compared with: config, sets and backbone; on rank 0.
 
     Raises:
         OSError: A file cannot be written.
     """
     if is_global_zero():
         write_atomically(run_dir / SPLIT_FILE, plan.split_description.to_json())
+        describe_backbone(plan, backbone).write(run_dir)
         write_atomically(run_dir / CONFIG_FILE, OmegaConf.to_yaml(to_dict(plan.config)))
 
 
 def save_outputs(
     plan: Plan,
-    model: LatePrompt,
+    model: Method,
     backbone: BackboneIdentity,
     record: RunRecord,
     outputs: Mapping[str, EvalOutput],

@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from lpt.config.resolve import to_dict
 from lpt.config.schema import Config, LoggerConfig, TrainerConfig
-from lpt.methods.late_prompt import LatePrompt
+from lpt.methods.base import Method
 from lpt.runs.run_dir import BEST, CHECKPOINTS, LAST
 from lpt.tracking.loggers import build_loggers
 from lpt.training.callbacks.dev_history import DevHistory
@@ -31,7 +31,7 @@ _C = TypeVar("_C", bound=Callback)
 
 
 def build_trainer(
-    config: Config, run_dir: Path, model: LatePrompt, resumed_at: int | None = None
+    config: Config, run_dir: Path, model: Method, resumed_at: int | None = None
 ) -> Trainer:
     """The trainer with its callbacks, loggers and devices.
 
@@ -97,7 +97,7 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
     ]
 
 
-def build_strategy(name: str, model: LatePrompt) -> str | Strategy:
+def build_strategy(name: str, model: Method) -> str | Strategy:
     """Lightning's strategy for `single`, `ddp` or `fsdp`."""
     if name == "single":
         return "auto"
@@ -105,7 +105,7 @@ def build_strategy(name: str, model: LatePrompt) -> str | Strategy:
         return DDPStrategy(timeout=_COLLECTIVE_TIMEOUT)
     *_, layer = model.split.upper.model.get_submodule(model.split.family.layers).children()
     # Only frozen layers are sharded. Every rank holds the whole prompt, whose gradients the module
-    # averages (LatePromptModule.configure_gradient_clipping).
+    # averages (MethodModule.configure_gradient_clipping).
     return FSDPStrategy(
         timeout=_COLLECTIVE_TIMEOUT,
         auto_wrap_policy={type(layer)},

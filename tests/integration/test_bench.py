@@ -5,50 +5,69 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.flops import Shape
-from lpt.methods.late_prompt import LatePrompt
-from lpt.models.generators import build_generator
+from bench.flops import Loss, StepWork
+from bench.synthetic import make_batch
+from lpt.config.method_schema import PromptConfig
+from lpt.methods.registry import build_method
 from lpt.models.scoring import sequence_losses
-from lpt.models.split import SplitModel
 from tests.support.configs import ROOT
-from tests.support.late_prompts import make_batch
 from tests.support.tiny import tiny_model
+from tests.unit.methods.test_methods import method_config
 
 
-@pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize("layer", [2, 4])
-def test_work_is_counted_as_torch_counts_it(layer: int, cached: bool) -> None:
-    model = tiny_model("roberta", intermediate_size=128, attn_implementation="eager")
-    split = SplitModel(model, layer)
-    generator = build_generator("static", hidden_size=32, length=5, bottleneck=None)
-    late = LatePrompt(split, generator)
-    ids = torch.randint(5, 100, (3, 20))
-    batch = make_batch(ids, torch.ones_like(ids))
+@pytest.mark.parametrize("layer", [1, 2, 4])
+@pytest.mark.parametrize("name", ["late_prompt", "lora", "adapter", "full"])
+def test_work_is_that_of_a_step(name: str, layer: int) -> None:
+    """Of a model with weights, in a batch of another size."""
+
+    def loss(device: str) -> Loss:
+        model = tiny_model("roberta", attn_implementation="eager").to(device)
+        prompt = PromptConfig(kind="static", layer=layer, length=5, init="normal", lr=1e-3)
+        config = method_config(name, layer)
+        if name == "late_prompt":
+            config = replace(config, prompt=prompt, method=replace(config.method, layer=None))
+        method = build_method(config, model, None).to(device)
+        return lambda batch: sequence_losses(method(batch), batch, len(batch.labels)).mean()
+
+    cached = layer > 1
+    work = StepWork(loss("meta"), 32 if cached else None)
+    batch = make_batch(3, 20, "cpu")
     if cached:
-        batch = batch._replace(hidden=split.forward_lower(batch.input_ids, batch.attention_mask))
+        batch = batch._replace(hidden=torch.randn(3, 20, 32))
     with FlopCounterMode(display=False) as counter:
-        sequence_losses(late(batch), batch, 3).mean().backward()
-    shape = Shape(layers=4, width=32, vocabulary=120)
-    assert shape.step("prompt", 3, 20, layer=layer, prompt=5, cached=cached) == pytest.approx(
-        counter.get_total_flops(), rel=1e-3
-    )
+        loss("cpu")(batch).backward()
+    assert work(3, 20) == pytest.approx(counter.get_total_flops(), rel=1e-6)
+
+
+def test_late_methods_do_a_part_of_the_work() -> None:
+    """Of the layers below, nothing is computed."""
+    parts = {}
+    for layer in (1, 3):
+        model = tiny_model("roberta", attn_implementation="eager").to("meta")
+        method = build_method(method_config("lora", layer), model, None)
+        work = StepWork(lambda batch, method=method: method(batch).sum(), 32 if layer > 1 else None)
+        parts[layer] = work(8, 64)
+    assert 0.4 < parts[3] / parts[1] < 0.6
 
 
 @pytest.mark.slow
 def test_benchmark_runs(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     pytest.importorskip("matplotlib")
-    options = ["--model", "small", "--turns", "1", "--out", str(tmp_path)]
+    options = ["--model", "small", "--turns", "1", "--group", "full", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "bench", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads((tmp_path / "results.json").read_text())
-    assert len(results["methods"]) >= 7
+    ran = [(row["plain"], row["method"], row["layer"]) for row in results["methods"]]
+    late = [(False, "full", layer) for layer in (1, 4, 5, 1)]
+    assert ran == [(True, "lora", 1), *late]
     assert all(row["examples_per_second"] > 0 for row in results["methods"])
-    assert (tmp_path / "speed.png").stat().st_size > 10_000
+    assert "full, layer 4, cached" in done.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -99,8 +101,9 @@ def test_a_run_preempted_before_training_exits_at_once(
     before = signal.getsignal(number)
     preempt = LambdaCallback(on_test_batch_start=lambda *_: signal.raise_signal(number))
     callbacks.append(preempt)
+    no_scores = f"cache.dir={tmp_path / 'cache'}"  # so that it evaluates before the training
     with pytest.raises(SystemExit) as stopped:
-        run(start("run", *STEPS, "resume=auto"))
+        run(start("run", *STEPS, "resume=auto", no_scores))
     assert stopped.value.code == status
     assert signal.getsignal(number) == before
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -173,12 +176,20 @@ def test_ctrl_c_stays_ignored_where_it_is(start: Start, before_step: BeforeStep)
 # Kills
 
 
-@pytest.mark.parametrize("model", ["masked", "causal"])
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [("masked", ()), ("causal", ()), ("masked", ("method=adalora", "prompt.layer=null"))],
+)
 def test_a_killed_run_resumes(
-    start: Start, tmp_path: Path, before_step: BeforeStep, callbacks: list[Callback], model: str
+    start: Start,
+    tmp_path: Path,
+    before_step: BeforeStep,
+    callbacks: list[Callback],
+    model: str,
+    method: tuple[str, ...],
 ) -> None:
-    assert forked_run(start("whole", *STEPS, model=model)) == 0
-    config = start("killed", *STEPS, "resume=auto", model=model)
+    assert forked_run(start("whole", *STEPS, *method, model=model)) == 0
+    config = start("killed", *STEPS, *method, "resume=auto", model=model)
     for step in (1, 7):
         before_step(step, kill)
         assert forked_run(config) == -signal.SIGKILL
@@ -231,7 +242,8 @@ def test_wandb_continues_its_run(start: Start, tmp_path: Path) -> None:
     run(start("run", *tracked, "resume=auto"))
     folders = [path.name for path in (run_dir / "wandb").glob("offline-run-*")]
     assert len(folders) == 2
-    assert len({name.rpartition("-")[2] for name in folders}) == 1
+    # offline-run-TIME-ID, and -1 after it for the second run of a second
+    assert len({name.split("-")[3] for name in folders}) == 1
 
 
 def test_the_result_of_a_finished_run_is_printed_again(
@@ -246,9 +258,11 @@ def test_the_result_of_a_finished_run_is_printed_again(
     assert after == before
 
 
+@pytest.mark.parametrize("finished", [False, True])
 def test_other_data_are_refused(
-    start: Start, stopped: Path, tmp_path: Path, toy_data: Path
+    *, start: Start, tmp_path: Path, toy_data: Path, finished: bool
 ) -> None:
+    (run if finished else interrupted)(start("run", *STEPS))
     other = tmp_path / "other"
     other.mkdir()
     for file in toy_data.iterdir():
@@ -256,6 +270,33 @@ def test_other_data_are_refused(
         (other / file.name).write_text("\n".join(reversed(lines)) + "\n")
     with pytest.raises(ConfigError, match="started on other rows or texts"):
         run(start("run", *STEPS, "resume=auto", f"data.path={other}"))
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_backbone_itself_is_compared(
+    *, start: Start, checkpoints: dict[str, Path], tmp_path: Path, finished: bool
+) -> None:
+    """Its folder may have moved; weights, config or tokenizer that changed in it are refused."""
+    (run if finished else interrupted)(start("run", *STEPS))
+    moved = tmp_path / "moved"
+    shutil.copytree(checkpoints["masked"], moved)
+    again = start("run", *STEPS, "resume=auto", f"model.path={moved}", "model.name=other")
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 0.1}))
+    assert "weights or config with the fingerprint" in problem_of(lambda: run(again)).given
+    (moved / "config.json").write_text(json.dumps({**config, "transformers_version": "9"}))
+    tokenizer = (moved / "tokenizer.json").read_text()
+    changed = json.loads(tokenizer)
+    changed["normalizer"] = {"type": "Lowercase"}
+    (moved / "tokenizer.json").write_text(json.dumps(changed))
+    assert "a tokenizer with the fingerprint" in problem_of(lambda: run(again)).given
+    (moved / "tokenizer.json").write_text(tokenizer)
+    weights_file = moved / "model.safetensors"
+    content = weights_file.read_bytes()
+    weights_file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "weights or config with the fingerprint" in problem_of(lambda: run(again)).given
+    weights_file.write_bytes(content)
+    assert run(again) is not None
 
 
 def test_a_moved_run_resumes_in_its_folder(start: Start, stopped: Path, tmp_path: Path) -> None:

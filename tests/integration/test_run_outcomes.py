@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from lpt.errors import ConfigError
 from lpt.experiment import run
@@ -34,11 +41,12 @@ def test_outputs_of_a_run(toy: MakeConfig, tmp_path: Path) -> None:
     assert metrics is not None
     run_dir = tmp_path / "run"
     assert {p.name for p in run_dir.iterdir() if p.name != ".lock"} == {
-        *("config.yaml", "split.json", "log.txt", "csv", "tensorboard", "progress.json"),
+        *("config.yaml", "split.json", "backbone.json", "log.txt", "csv", "tensorboard"),
+        "progress.json",
         *("checkpoints", "adapter", "predictions.tsv", "metrics.json"),
     }
     names = {path.name for path in (run_dir / "adapter").iterdir()}
-    assert names == {"adapter.json", "adapter.safetensors"}
+    assert names == {"adapter.json", "adapter_model.safetensors"}
     assert RunRecord.read(run_dir) == metrics
     assert metrics.split.sizes == {"train": 20, "dev": 30, "test": 24}
     assert metrics.parameters.trainable == 32 * 128 + 128 + 128 * 5 * 32 + 5 * 32
@@ -62,22 +70,29 @@ def test_test_is_scored_with_the_best_checkpoint(toy: MakeConfig, tmp_path: Path
     assert metrics is not None
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == metrics.selection.step
-    saved = load_file(tmp_path / "run" / "adapter" / "adapter.safetensors")
-    assert {f"model.generator.{name}" for name in saved} == set(best["state_dict"])
+    saved = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert {f"model.{name}" for name in saved} == set(best["state_dict"])
     for name, tensor in saved.items():
-        assert torch.equal(tensor, best["state_dict"][f"model.generator.{name}"])
+        assert torch.equal(tensor, best["state_dict"][f"model.{name}"])
     dev = {entry["step"]: entry["accuracy"] for entry in metrics.dev_history}
     assert metrics.selection.value == max(dev.values())
 
 
 @pytest.mark.parametrize(
-    ("model", "kind"), [*(("masked", kind) for kind in KINDS), ("causal", "mppg")]
+    ("model", "kind", "where"),
+    [
+        *(("masked", kind, "prompt.layer=3") for kind in KINDS),
+        ("causal", "mppg", "prompt.layer=3"),
+        ("masked", "static", "prompt.layers=[4,1]"),
+        ("causal", "idpg", "prompt.layers=[4,3]"),
+    ],
 )
 def test_adapter_reloads_bit_identical(
-    toy: MakeConfig, tmp_path: Path, model: str, kind: str
+    toy: MakeConfig, tmp_path: Path, model: str, kind: str, where: str
 ) -> None:
-    run(toy(model, f"prompt={kind}"))
-    config = toy(model, f"prompt={kind}", "overwrite=true")
+    overrides = (f"prompt={kind}", "prompt.layer=null", where)
+    run(toy(model, *overrides))
+    config = toy(model, *overrides, "overwrite=true")
     plan = prepare(config)
     batches = list(build_data(config, plan).test_dataloader())
     state = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
@@ -157,15 +172,74 @@ def test_predictor_predicts_what_the_run_predicted(
     written = table(tmp_path / "run" / "predictions.tsv")
     assert [p.label for p in predictions] == [row["prediction"] for row in written]
     assert all(max(p.scores, key=p.scores.__getitem__) == p.label for p in predictions)
-    bad: Any = [{"text": "good"}, {"txt": "bad"}, {"text": None}, {"text": 5}, "bad"]
+    good: dict[str, Any] = {"text": "good"}
+    frame = pd.DataFrame({"text": ["good", None, "bad"]})
+    assert predict(frame.dropna().to_dict("records")) == predict([good, {"text": "bad"}])
+    for value in (None, math.nan, pd.NA, 5, True, b"good", ["good"], "\ud83d"):
+        [problem] = problems_of(partial(predict, [good, {"text": value}]))
+        given = f"{value!r}, which is no text"
+        assert (problem.where, problem.given) == ("rows[1].text", given)
+    bad: Any = [good, {"txt": "bad"}, "bad", ("bad",), frame.iloc[0]]
     problems = problems_of(lambda: predict(bad))
-    assert [(problem.where, problem.given) for problem in problems] == [
-        ("rows[1].text", "no such column"),
-        ("rows[2].text", "None, which is no text"),
-        ("rows[3].text", "5, which is no text"),
-        ("rows[4]", "a str"),
+    kinds = ("no such column", "a str", "a tuple", "a Series")
+    assert [problem.given for problem in problems] == list(kinds)
+    assert [problem.where for problem in problems[:2]] == ["rows[1].text", "rows[2]"]
+    others: list[tuple[Any, str]] = [("bad", "a str"), (frame, "a DataFrame"), (good, "a dict")]
+    for given_rows, kind in others:
+        [problem] = problems_of(partial(predict, given_rows))
+        assert problem.given == kind
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_threads_share_a_predictor(
+    *,
+    toy: MakeConfig,
+    checkpoints: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: str,
+) -> None:
+    """With a tokenizer that has threads of its own and, as many have, truncates and pads."""
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints[model], folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    run(toy(model, f"model.path={folder}", "data.max_length=24"))
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    predict = Predictor(tmp_path / "run" / "adapter")
+    words = ("the film", "good", "bad", "</s> [MASK]", "it was a " * 20)
+    calls = [
+        [{"text": " ".join(words[(i * j + i + j) % 5] for j in range(1 + i % 7))}] * (1 + i % 3)
+        for i in range(60)
     ]
-    assert [problem.given for problem in problems_of(lambda: predict(bad[-1]))] == ["a str"]
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(predict, calls))
+    finally:
+        sys.setswitchinterval(usual)
+    assert found == [predict(rows) for rows in calls]
+
+
+@pytest.mark.parametrize("model", ["masked", "causal"])
+def test_predictor_refuses_tokens_that_the_embedding_lacks(
+    toy: MakeConfig, checkpoints: dict[str, Path], tmp_path: Path, model: str
+) -> None:
+    larger = tmp_path / "larger"
+    shutil.copytree(checkpoints[model], larger)
+    tokenizer = AutoTokenizer.from_pretrained(larger)
+    tokenizer.add_tokens(["zzz"])
+    tokenizer.save_pretrained(larger)
+    run(toy(model, f"model.path={larger}"))
+    predict = Predictor(tmp_path / "run" / "adapter")
+    rows = [{"text": text} for text in ("good", "zzz bad", "bad", "zzz zzz")]
+    found = problems_of(lambda: predict(rows))
+    assert [problem.where for problem in found] == ["rows[1]", "rows[3]"]
+    assert found[0].given == f"'zzz' has the id {len(tokenizer) - 1}"
+    assert len(predict(rows[::2])) == 2
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])
@@ -239,7 +313,7 @@ def test_costs_add_up_over_the_starts_of_a_run(
     assert cost.train_seconds > first["train_seconds"]
     assert cost.total_seconds > cost.train_seconds
     assert cost.cache_seconds > first["cache_seconds"] > 0
-    assert cost.peak_memory_mib >= first["peak_memory_mib"] > 0
+    assert cost.peak_memory_mb >= first["peak_memory_mb"] > 0
     assert cost.examples_per_second * cost.train_seconds == pytest.approx(6 * 16)
 
 
@@ -281,6 +355,6 @@ def test_costs_of_a_run_that_was_resumed_after_its_training(
     assert first is not None
     assert second is not None
     assert second.cost.starts == 2
-    assert second.cost.peak_memory_mib == pytest.approx(first.cost.peak_memory_mib, rel=0.2)
+    assert second.cost.peak_memory_mb == pytest.approx(first.cost.peak_memory_mb, rel=0.2)
     assert second.cost.train_seconds == pytest.approx(first.cost.train_seconds, rel=0.2)
     assert second.cost.total_seconds > second.cost.train_seconds > 0

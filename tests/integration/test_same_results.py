@@ -30,7 +30,7 @@ def train(toy: MakeConfig, folder: Path, *overrides: str) -> tuple[RunRecord, di
     """A run's record and adapter."""
     record = run(toy(*overrides, "overwrite=true"))
     assert record is not None
-    return record, load_file(folder / "run" / "adapter" / "adapter.safetensors")
+    return record, load_file(folder / "run" / "adapter" / "adapter_model.safetensors")
 
 
 def assert_same_scores(first: RunRecord, second: RunRecord) -> None:

@@ -22,7 +22,7 @@ from lpt.models.split import SplitModel
 from lpt.training.trainer import build_strategy
 from tests.conftest import MakeConfig, toy_overrides
 from tests.support.configs import configured
-from tests.support.outcomes import assert_alike
+from tests.support.outcomes import assert_alike, curve
 from tests.support.processes import finished
 from tests.support.task_rows import copa_rows, write_jsonl
 
@@ -56,6 +56,30 @@ def test_dry_run_for_several_devices(
         run(config)
 
 
+def test_each_rank_has_its_own_dropout(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """Also after a resume. All rows are the same, so that ranks draw equally many numbers."""
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev", "test"):
+        (tmp_path / "data" / f"{split}.tsv").write_text("1\tthe film good\n" * 64)
+    rates = ("prompt.dropout=0.5", "model.dropout=above", "optim.lr=1e-12", "cache=off")
+    length = ("data.batch_size=4", "trainer.eval_every_steps=1", f"run_dir={tmp_path / 'run'}")
+    two = ("strategy=ddp", "strategy.devices=2", "resume=auto")
+    data = tmp_path / "data"
+    given = toy_overrides(checkpoints, data, "masked", *rates, *length, *two)
+    last, found = tmp_path / "run" / "checkpoints" / "last.ckpt", []
+    for start in range(2):
+        printed = finished(given, tmp_path / "run.txt")
+        assert ("at step 1." in printed) == (start > 0)  # the best one is the first
+        ranks = torch.load(last, weights_only=True)["callbacks"]["RngState"]["ranks"]
+        states = [rank["torch"].tolist() for rank in ranks]
+        assert states[0] != states[1]
+        found.append((states, curve(tmp_path / "run", "train/loss")))
+        assert len(found[-1][1]) == 4
+        for file in (tmp_path / "run" / "metrics.json", last):
+            file.unlink()
+    assert found[0] == found[1]
+
+
 @pytest.fixture
 def compare(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> Callable[..., None]:
     """Compare a short run without dropout on one rank with one on two."""
@@ -64,7 +88,9 @@ def compare(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> Cal
         def settings(name: str) -> list[str]:
             plain = ("trainer.max_steps=12", "model.dropout=none", "prompt.dropout=0")
             folders = (f"run_dir={tmp_path / name}", f"cache.dir={tmp_path / name}-cache")
-            return toy_overrides(checkpoints, toy_data, model, *plain, *folders, *more)
+            given = toy_overrides(checkpoints, toy_data, model, *plain, *folders, *more)
+            late = not any(text.startswith("method=") for text in more)
+            return [text for text in given if late or not text.startswith("prompt.")]
 
         run(configured(*settings("one")))
         two = ("strategy=ddp", "strategy.devices=2", "data.batch_size=8")
@@ -84,6 +110,12 @@ def compare(checkpoints: dict[str, Path], toy_data: Path, tmp_path: Path) -> Cal
         ),
         pytest.param(
             *("causal", ("trainer.accumulate_grad_batches=2",), 77, 3), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "masked",
+            ("method=adalora", "trainer.accumulate_grad_batches=2"),
+            *(65, 0),
+            marks=pytest.mark.slow,
         ),
     ],
 )

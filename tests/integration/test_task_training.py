@@ -57,11 +57,22 @@ def official(roomy: dict[str, Path], tmp_path: Path) -> MakeConfig:
     return make
 
 
-@pytest.mark.parametrize("model", ["masked", "causal"])
-@pytest.mark.parametrize("task", ROWS)
-def test_regression_and_groups(official: MakeConfig, tmp_path: Path, model: str, task: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "model", "method"),
+    [
+        *((task, model, "late_prompt") for task in ROWS for model in ("masked", "causal")),
+        *((task, "masked", "head") for task in ROWS),
+        *((task, "causal", "head") for task in ("stsb", "copa")),
+        ("copa", "causal", "in_context"),
+    ],
+)
+def test_regression_and_groups(
+    official: MakeConfig, tmp_path: Path, task: str, model: str, method: str
+) -> None:
     each = EXAMPLES[task]
-    settings = ["data.limit_train=8", "data.limit_test=4"]
+    settings = ["data.limit_train=8", "data.limit_test=4", f"method={method}"]
+    if method != "late_prompt":
+        settings.append("prompt.layer=null")
     if task == "stsb":
         settings.append("task.aliases={s1:[text],s2:[text]}")
     for split, count, start in (("train", 10, 0), ("dev", 6, 10), ("test", 6, 16)):
@@ -69,7 +80,8 @@ def test_regression_and_groups(official: MakeConfig, tmp_path: Path, model: str,
     metrics = run(official(model, task, tmp_path / "data", *settings))
     assert metrics is not None
     assert metrics.split.sizes["dev"] == 6 * each
-    assert metrics.config["loss"] == ("label_words" if task == "stsb" else "vocabulary")
+    over_labels = task == "stsb" or method == "head"
+    assert metrics.config["loss"] == ("label_words" if over_labels else "vocabulary")
     assert metrics.metrics == list(NAMES[task])
     assert metrics.selection.metric == NAMES[task][0]
     for scores in (

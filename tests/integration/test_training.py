@@ -50,9 +50,14 @@ def test_what_trains_and_what_does_not(
 ) -> None:
     run(toy(model, f"prompt={kind}", *WHOLE))
     trainable = set(spy.model.trainable())
-    expected = (
-        {"vectors"} if kind == "static" else {"down.weight", "down.bias", "up.weight", "up.bias"}
-    )
+    layers = {"inception": [f"branches.{k}.{i}" for k in range(3) for i in (0, 2)], "static": []}
+    expected = {f"{n}.{p}" for n in layers.get(kind, ["down", "up"]) for p in ("weight", "bias")}
+    expected |= {
+        "static": {"vectors"},
+        "inception": {"start.vectors"},
+        "attention": {"score.weight"},
+        "idpg": {"down.rule", "up.rule"},
+    }.get(kind, set())
     assert trainable == {f"generator.{name}" for name in expected}
     for name, parameter in spy.model.named_parameters():
         assert torch.equal(parameter, spy.start[name]) == (name not in trainable), name

@@ -106,7 +106,9 @@ def layer_outputs(model: LatePrompt, batch: Batch) -> tuple[Tensor, list[Tensor]
         for layer in layers
     ]
     hidden = model.split.forward_lower(batch.input_ids, batch.attention_mask)
-    model.split.forward_upper(hidden, batch.attention_mask, model.make_prompt(hidden, batch))
+    model.split.forward_upper(
+        hidden, batch.attention_mask, model.upper_inputs(hidden, batch)["prompt"]
+    )
     for hook in hooks:
         hook.remove()
     return model(batch), outputs
@@ -135,7 +137,7 @@ def test_parity(path: Path) -> None:
             output = nn.functional.layer_norm(output, output.shape[-1:], *norm)
         expected = t[f"hidden.{i}"]
         if i == config["add_prompt_layer"]:  # recorded with the prompt already in front
-            prompt = model.make_prompt(output, batch)
+            prompt = model.upper_inputs(output, batch)["prompt"]
             output = torch.cat([prompt, output], dim=1)
         assert output.shape == expected.shape
         torch.testing.assert_close(real(output, mask), real(expected, mask), atol=2e-5, rtol=0)

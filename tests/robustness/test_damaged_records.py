@@ -16,7 +16,7 @@ from lpt.experiment import run
 from lpt.report import write_report
 from lpt.runs.adapter import AdapterDescription
 from lpt.runs.job_record import JobRecord, SweepRecord
-from lpt.runs.record import RunProgress, RunRecord
+from lpt.runs.record import BackboneRecord, RunProgress, RunRecord
 from tests.conftest import toy_overrides
 from tests.support import runs
 from tests.support.configs import configured
@@ -28,6 +28,7 @@ READERS: dict[str, Callable[[Path], object]] = {  # each takes the folder
     "sweep.json": SweepRecord.read,
     "progress.json": RunProgress.read,
     "adapter.json": AdapterDescription.read,
+    "backbone.json": BackboneRecord.read,
     "entry.json": CacheDescription.read,
     "split.json": read_split_file,
 }

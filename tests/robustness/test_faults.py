@@ -65,7 +65,7 @@ def test_a_full_disk_at_the_end(
     """After the training, when the test set has been predicted."""
     config = broken(toy, tmp_path)
     with no_room() as limit:
-        full = LambdaCallback(on_test_end=lambda _, module: module.prompted and limit(16))
+        full = LambdaCallback(on_test_end=lambda _, module: module.tuned and limit(16))
         callbacks.append(full)
         with pytest.raises(RunError, match=r"adapter\S*: File too large"):
             run(config)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from lpt.methods.late_prompt import LatePrompt
-from lpt.models.generators import build_generator
+from lpt.models.generators import PromptGenerator, build_generator
 from lpt.models.inputs import Batch
 from lpt.models.split import SplitModel
+from tests.support.configs import configured
 from tests.support.tiny import tiny_model
 
 LAYERS = 4
@@ -57,12 +60,21 @@ def tiny_late_prompt(
     attention: str | None = None,
     gradient_checkpointing: bool = False,
     dropout: str = "above",
+    further: Sequence[int] = (),
 ) -> LatePrompt:
     """Three prompt vectors in a random model of four layers, in eval mode."""
     model = tiny_model(family)
     if attention is not None:
         model.set_attn_implementation(attention)
-    split = SplitModel(model, layer, gradient_checkpointing=gradient_checkpointing)
+    split = SplitModel(model, layer, further=further, gradient_checkpointing=gradient_checkpointing)
     torch.manual_seed(2)
-    generator = build_generator(kind, hidden_size=32, length=3, bottleneck=6)
-    return LatePrompt(split, generator, frozen_dropout=dropout).eval()
+    generator = tiny_generator(kind)
+    more = {number: tiny_generator(kind) for number in further}
+    return LatePrompt(split, generator, more, frozen_dropout=dropout).eval()
+
+
+def tiny_generator(kind: str) -> PromptGenerator:
+    """A generator of three vectors, with the hyperparameters of its configuration."""
+    prompt = configured(f"prompt={kind}").prompt
+    assert prompt is not None
+    return build_generator(kind, hidden_size=32, length=3, bottleneck=16, args=prompt.args)

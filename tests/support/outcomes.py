@@ -31,7 +31,7 @@ def outcome(run_dir: Path) -> dict[str, Any]:
 
 def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     """Tensors of the adapter and of the last checkpoint."""
-    tensors = load_file(run_dir / "adapter" / "adapter.safetensors")
+    tensors = load_file(run_dir / "adapter" / "adapter_model.safetensors")
     last = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     return tensors | {f"last.{name}": tensor for name, tensor in last["state_dict"].items()}
 

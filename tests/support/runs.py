@@ -34,7 +34,7 @@ def metrics(
     device: str = "x86_64",
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Content of a run's metrics.json: accuracies (no test labels: None), seconds, memory in MiB.
+    """Content of a run's metrics.json: accuracies (no test labels: None), seconds, memory in MB.
 
     `overrides` are values by key of the record or of its configuration, with __ for the dot:
     `prompt__layer=3`, `split__origin={}`.
@@ -73,8 +73,8 @@ def metrics(
             "cache_seconds": 0.8,
             "examples_per_second": 100 * 32 / seconds,
             "padding_share": 0.1,
-            "peak_memory_mib": memory,
-            "peak_memory_mib_before_training": 600.0,
+            "peak_memory_mb": memory,
+            "peak_memory_mb_before_training": 600.0,
         },
         "cache": {"sets": ["train"], "reason": None},
         "environment": dict(_ENVIRONMENT, device=device),
@@ -112,6 +112,7 @@ def _config(task: str, seed: int) -> dict[str, Any]:
             "labels": ["0", "1"],
             "label_words": ["terrible", "great"],
         },
+        "method": {"name": "late_prompt", "layer": None, "lr": 0.003},
         "prompt": {"kind": "npg", "layer": 4, "length": 5, "bottleneck": 128, "lr": 0.003},
         "data": {"protocol": "kshot", "path": None, "root": "data", "k": 16, "seed": seed},
         "cache": {"mode": "auto", "dir": None, "layers": []},
@@ -143,7 +144,7 @@ def write_job(folder: Path, **content: Any) -> Path:
     return folder
 
 
-def write_sweep(folder: Path, name: str = "layers", **space: list[str]) -> Path:
+def write_sweep(folder: Path, name: str = "layers", **space: list[Any]) -> Path:
     """sweep.json in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"name": name, "command": f"python sweep.py sweep={name} task=sst2", "fixed": []}

@@ -48,8 +48,7 @@ def dataset(*texts: str) -> Dataset:
 
 
 def stub_hub(monkeypatch: pytest.MonkeyPatch, load: Callable[..., Any]) -> None:
-    monkeypatch.setattr("lpt.data.sources.hub_reachable", lambda: False)
-    monkeypatch.setattr("lpt.data.sources.hub_state", lambda: "switched off")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.load_dataset", load)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from lpt.config.schema import register
+from lpt.config.schema import SweepConfig, register
 from lpt.runs.job_record import JOB, JobRecord, JobState
 from lpt.sweep.jobs import run_job
 from lpt.sweep.main import run_sweep
@@ -27,9 +27,12 @@ Ending = Callable[[dict[str, Any]], int | float]
 """From the overrides of a job to its exit status, or to its dev score if it finishes."""
 
 
-def composer(*arguments: str, search: bool = False) -> Composer:
-    """Composes the jobs of a sweep with these overrides."""
-    return Composer(read_space(arguments, {}, {}, search=search))
+def composer(
+    *arguments: str, search: bool = False, settings: Sequence[dict[str, Any]] = ()
+) -> Composer:
+    """Composes the jobs of a sweep with these overrides and couples."""
+    config = SweepConfig(trials=1 if search else None, settings=list(settings))
+    return Composer(read_space(arguments, config))
 
 
 class FakeSweep:

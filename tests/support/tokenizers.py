@@ -8,6 +8,7 @@ from typing import Literal
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.decoders import Metaspace as MetaspaceDecoder
 from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.normalizers import NFKC, BertNormalizer, Nmt
 from tokenizers.normalizers import Sequence as Normalizers
@@ -82,14 +83,19 @@ def causal() -> PreTrainedTokenizerFast:
     return byte_bpe(bos_token="<s>", eos_token="</s>")
 
 
-def unigram() -> PreTrainedTokenizerFast:
-    """A masked model's as XLM-RoBERTa's: wide letters become narrow, special tokens are pieces."""
+def unigram(*more: str) -> PreTrainedTokenizerFast:
+    """A masked model's as XLM-RoBERTa's: wide letters become narrow, special tokens are pieces.
+
+    Args:
+        more: Further pieces.
+    """
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    pieces = ["\u2581", "\u2581great", "\u2581bad", "\u2581a", *map(chr, range(33, 127))]
+    pieces = ["\u2581", "\u2581great", "\u2581bad", "\u2581a", *map(chr, range(33, 127)), *more]
     vocab = [(piece, 0.0) for piece in special] + [(piece, -5.0) for piece in pieces]
     tokenizer = Tokenizer(Unigram(vocab, unk_id=3))
     tokenizer.normalizer = Normalizers([Nmt(), NFKC()])
     tokenizer.pre_tokenizer = Metaspace()
+    tokenizer.decoder = MetaspaceDecoder()
     tokenizer.post_processor = TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )

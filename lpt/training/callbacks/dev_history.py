@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 from lpt.data.tasks import format_label
 from lpt.runs.record import RunProgress
 from lpt.training.callbacks.progress import log_evaluation
-from lpt.training.module import LatePromptModule
+from lpt.training.module import MethodModule
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +51,13 @@ class DevHistory(Callback):
             progress = RunProgress(metric=self.metric, steps=steps, dev_history=self.history)
             progress.write(self.run_dir)
 
-    def _check_collapse(self, module: LatePromptModule) -> None:
+    def _check_collapse(self, module: MethodModule) -> None:
         assert module.eval_output is not None
         predicted, labels = (values.unique() for values in module.eval_output[:2])
         if len(predicted) == 1 < len(labels) and not self.warned:
             self.warned = True
             logger.warning(
-                "All dev predictions are %s: the prompt has not learned to tell the examples "
+                "All dev predictions are %s: the model has not learned to tell the examples "
                 "apart (yet). If this persists, try another optim.lr or more steps.",
                 format_label(predicted.item(), module.evaluator.task.config.labels),
             )

@@ -20,10 +20,10 @@ class ProgressBar(TQDMProgressBar):
 
     @property
     def test_description(self) -> str:
-        """Name of the set and, if it is scored without a prompt, that."""
-        prompted = getattr(self.trainer.lightning_module, "prompted", True)
+        """Name of the set and, if it is scored before the training, that."""
+        tuned = getattr(self.trainer.lightning_module, "tuned", True)
         name = getattr(getattr(self.trainer, "datamodule", None), "test_set", "test")
-        return f"Testing on {name}" if prompted else f"Zero-shot on {name}"
+        return f"Testing on {name}" if tuned else f"Zero-shot on {name}"
 
 
 def in_terminal() -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 
+from lpt.files import MB
 from lpt.runs.record import Cost
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -28,13 +29,13 @@ class ThroughputMonitor(Callback):
         # Over all starts. `tokens` becomes a tensor: adding on a GPU does not wait for it.
         self.totals: dict[str, Any] = {"starts": 1, "cache_seconds": 0.0, "train_seconds": 0.0}
         self.totals |= {"examples": 0, "tokens": 0, "padded_tokens": 0}
-        self.totals |= {"peak_memory_mib": 0.0, "peak_memory_mib_before_training": 0.0}
+        self.totals |= {"peak_memory_mb": 0.0, "peak_memory_mb_before_training": 0.0}
         self._device = torch.device("cpu")
         self._training_since: float | None = None
 
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         self._device = trainer.strategy.root_device
-        self._note_peak("peak_memory_mib_before_training")
+        self._note_peak("peak_memory_mb_before_training")
         reset_peak_memory(self._device)
         self._training_since = time.perf_counter()
 
@@ -90,10 +91,10 @@ class ThroughputMonitor(Callback):
         now = time.perf_counter()
         self.totals["train_seconds"] += now - self._training_since
         self._training_since = now
-        self._note_peak("peak_memory_mib")
+        self._note_peak("peak_memory_mb")
 
     def _note_peak(self, name: str) -> None:
-        self.totals[name] = max(self.totals[name], peak_memory_mib(self._device))
+        self.totals[name] = max(self.totals[name], peak_memory_mb(self._device))
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -104,15 +105,15 @@ def reset_peak_memory(device: torch.device) -> None:
         _CLEAR.write_text("5")  # man 5 proc
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory of this process since the last reset, in MiB: allocated on the GPU, or RSS."""
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory of this process since the last reset, in MB: allocated on the GPU, or RSS."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        return torch.cuda.max_memory_allocated(device) / MB
     if _STATUS.exists():
         peak = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(peak.split()[1]) / 2**10
+        return int(peak.split()[1]) * 1024 / MB  # the kernel's kB are 1,024 bytes
     if sys.platform == "win32":
         return 0.0
     import resource  # not on Windows
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MB  # bytes on macOS

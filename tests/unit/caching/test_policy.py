@@ -27,7 +27,8 @@ ALL_SETS = ["dev", "test", "train"]
         ([], None),
         (["model.dropout=all"], "model.dropout=all"),
         (["strategy=fsdp", "strategy.accelerator=gpu"], "strategy=fsdp"),
-        (["prompt=static", "prompt.layer=1"], "prompt.layer=1"),
+        (["prompt=static", "prompt.layer=1"], "at layer 1"),
+        (["prompt=idpg", "prompt.layer=1"], None),
     ],
 )
 def test_configurations_that_cannot_be_cached(overrides: list[str], reason: str | None) -> None:

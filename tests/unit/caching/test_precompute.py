@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 from functools import partial
 from pathlib import Path
 
@@ -105,6 +107,23 @@ def test_cached_layers_are_not_computed_again(toy: MakeConfig, tmp_path: Path) -
     assert sum(filled.rows) == 128
 
 
+@pytest.mark.parametrize("layer", [1, 3])
+def test_final_states_are_cached_for_prompts_that_read_them(
+    toy: MakeConfig, tmp_path: Path, layer: int
+) -> None:
+    folder = tmp_path / "cache"
+    changes = ("prompt=idpg", f"prompt.layer={layer}", f"cache.dir={folder}")
+    usage, filled = fill_as_run(toy("masked", *changes))
+    assert usage.sets == ["dev", "test", "train"]
+    assert usage.reason is None
+    assert {of for of, _ in stored(folder)} == ({5} if layer == 1 else {3, 5})
+    assert (filled.split.lower is None) == (layer > 1)
+    for loader in (filled.data.train_dataloader(), filled.data.test_dataloader()):
+        for batch in loader:
+            assert batch.final.shape == (len(batch.labels), 1, 32)
+            assert (batch.hidden is None) == (layer == 1)
+
+
 def test_processes_wait_for_each_other(toy: MakeConfig, tmp_path: Path) -> None:
     """Two start at the same time: one computes, the other uses its entries."""
     config = toy("masked", f"cache.dir={tmp_path / 'cache'}")
@@ -121,6 +140,44 @@ def test_processes_wait_for_each_other(toy: MakeConfig, tmp_path: Path) -> None:
     sets, rows = zip(*(json.loads(result.read_text()) for result in results), strict=True)
     assert sets == (["dev", "test", "train"],) * 2
     assert sum(rows) == 128
+
+
+@pytest.mark.parametrize("failing", ["open", "map", "map a new entry"])
+def test_a_cache_that_cannot_be_read_is_not_used_and_kept(
+    *,
+    toy: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failing: str,
+) -> None:
+    folder = f"cache.dir={tmp_path / 'cache'}"
+    fill_as_run(toy("masked", folder))
+    cached = folders(HiddenCache(tmp_path / "cache", 1))
+    layer = "prompt.layer=4" if failing == "map a new entry" else "prompt.layer=3"
+    filling = Filling(toy("masked", folder, layer))
+    caplog.clear()
+    with monkeypatch.context() as patched:
+        if failing == "open":
+            patched.setattr(Path, "read_bytes", unreadable)
+        else:
+            patched.setattr(torch, "from_file", unmapped)
+        usage = filling.fill()
+    assert usage.sets == []
+    assert "Too many open files" in (usage.reason or "")
+    [warning] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "Hidden states are not cached: dev: " in warning.getMessage()
+    assert folders(HiddenCache(tmp_path / "cache", 1)) == cached
+    assert filling.split.lower is not None  # still needed
+    assert fill_as_run(toy("masked", folder))[1].rows == []
+
+
+def unreadable(path: Path) -> bytes:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+
+def unmapped(file: str, **_: object) -> Tensor:
+    raise RuntimeError(f"unable to open file <{file}> in read-only mode: Too many open files (24)")
 
 
 def test_an_interrupted_precomputation_leaves_nothing(toy: MakeConfig, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,17 @@ def test_commands(cache: HiddenCache, capsys: pytest.CaptureFixture[str]) -> Non
     assert "1 entries removed" in capsys.readouterr().out
     assert not folders(cache)
     assert main(["verify", *options]) == 0
+
+
+def test_what_cannot_be_read_is_not_called_damaged(
+    cache: HiddenCache, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    fill(cache)
+    monkeypatch.setattr(Path, "open", refuse)
+    assert main(["verify", "--dir", str(cache.folder)]) == 1
+    output = capsys.readouterr().out
+    assert "cannot be read: Permission denied" in output
+    assert "damaged" not in output

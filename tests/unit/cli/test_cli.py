@@ -87,6 +87,16 @@ def train(
         ("-m sweep=typo", 1, ["fixd"]),
         ("-m sweep=broken", 1, ["broken.yaml"]),
         ("task=mien", 1, ["did you mean mine?"]),
+        (
+            "MASKED method=lora prompt=mppg prompt.length=3 method.bottleneck=8",
+            3,
+            ["prompt: set, with method=lora", "prompt.length: set", "method.bottleneck: 8"],
+        ),
+        (
+            "-m MASKED method=late_prompt,bitfit prompt.length=3,4 dry_run=true",
+            1,
+            ["prompt.length: set, with method=bitfit", "sweep.settings=[{method:"],
+        ),
     ],
 )
 def test_all_faults_are_listed_with_status_2(
@@ -137,7 +147,7 @@ def test_dry_run_prints_the_resolved_config_and_what_it_checked(
     assert f"model.path={config['model']['path']}" in masked
     assert config["task"]["template"] == template
     assert config["optim"]["lr"] == config["prompt"]["lr"] == 0.03
-    for part in ("All checks passed", "train", "prompt at layer 3", "not started"):
+    for part in ("All checks passed", "train", "late_prompt from layer 3", "not started"):
         assert part in summary
 
 

@@ -85,6 +85,16 @@ def test_check_shows_the_model_input(
     assert ("80 (100.0 %)" in train) == (kind == "masked")
 
 
+def test_check_shows_what_makes_scores_doubtful(
+    root: Path, checkpoints: dict[str, Path], capsys: Capture
+) -> None:
+    (root / "mr" / "train.tsv").write_text("".join(f"1\tfilm {i}\n" for i in range(30)))
+    assert check(root, checkpoints, "data=kshot", *KSHOT) == 0
+    output = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert "warning No training example has the label '0'." in output
+    assert "warning All 4 training examples have the same label." in output
+
+
 def test_check_continues_after_a_faulty_task(
     root: Path, checkpoints: dict[str, Path], capsys: Capture
 ) -> None:

@@ -11,9 +11,10 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from lpt.config.command_line import check_overrides
+from lpt.config.method_schema import READS_FINAL_STATE
 from lpt.config.schema import PromptConfig
 from lpt.config.validation import validate
-from lpt.models.generators import GENERATORS
+from lpt.models.generators import GENERATORS, build_generator
 from tests.support.configs import CONF, GROUPS, configured, resolved
 
 CHOICES = [(group, choice) for group in sorted(GROUPS) for choice in GROUPS[group]]
@@ -24,6 +25,7 @@ NEEDED = {
     "model=local": ["model.path=folder"],
     "task=custom": ["data.path=.", "task.labels=[a,b]", "task.label_words=[bad,good]"],
     "task=mpqa": ["data.path=."],
+    "method=peft": ["method.config={peft_type: OFT}"],
     "logger=wandb": ["logger.wandb.mode=offline"],
 }
 
@@ -92,16 +94,26 @@ def test_paper_settings_are_the_papers() -> None:
     fewshot = configured("experiment=roberta_large_fewshot")
     assert (fewshot.model.name, fewshot.data.protocol) == ("roberta-large", "kshot")
     prompt = fewshot.prompt
-    assert (prompt.kind, prompt.layer, prompt.length, prompt.bottleneck) == ("npg", 13, 5, 128)
+    assert (prompt.kind, prompt.length, prompt.bottleneck) == ("npg", 5, 128)
     assert (fewshot.data.max_length, fewshot.model.dropout) == (512, "all")
     trainer = resolved("experiment=roberta_large_fewshot").trainer
     assert (trainer.max_steps, trainer.eval_every_steps) == (1000, 100)
-    assert (fewshot.data.batch_size, fewshot.optim.lr) == (32, 1e-3)
+    assert fewshot.data.batch_size == 32
     full = configured("experiment=gpt2_large_full")
-    assert (full.model.name, full.prompt.layer, full.data.protocol) == ("gpt2-large", 19, "full")
+    assert (full.model.name, full.data.protocol) == ("gpt2-large", "full")
     assert (full.trainer.max_epochs, full.trainer.max_steps) == (10, None)
     assert (full.data.batch_size, full.trainer.accumulate_grad_batches) == (8, 4)
-    assert (full.optim.lr, full.data.max_length) == (5e-4, 256)
+    assert full.data.max_length == 256
+
+
+@pytest.mark.parametrize("experiment", GROUPS["experiment"])
+@pytest.mark.parametrize("prompt", GROUPS["prompt"])
+def test_in_every_experiment_a_prompt_has_its_own_rate_and_layer(
+    experiment: str, prompt: str
+) -> None:
+    config = configured(f"experiment={experiment}", f"prompt={prompt}")
+    assert config.optim.lr == configured(f"prompt={prompt}").optim.lr
+    assert config.prompt.layer == (1 if prompt == "idpg" else None)
 
 
 def test_learning_rate_comes_with_the_prompt_unless_given() -> None:
@@ -113,3 +125,7 @@ def test_learning_rate_comes_with_the_prompt_unless_given() -> None:
 def test_kinds_of_prompt_are_those_that_can_be_built() -> None:
     [kind] = [f for f in dataclasses.fields(PromptConfig) if f.name == "kind"]
     assert set(kind.metadata["choices"]) == {*GENERATORS, "static"}
+    for name in GENERATORS:
+        args = configured(f"prompt={name}").prompt.args
+        generator = build_generator(name, hidden_size=16, length=1, bottleneck=16, args=args)
+        assert generator.reads_final_state == (name in READS_FINAL_STATE)

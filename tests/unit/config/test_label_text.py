@@ -47,7 +47,10 @@ def test_what_yaml_reads_as_no_text_is_refused(
 
 @pytest.mark.parametrize(
     "values",
-    ["label_words=[false,true]", "label_words=[x,1e3]", "labels=[null,a]", "labels=[0.0,1]"],
+    [
+        *("label_words=[false,true]", "label_words=[x,1e3]", "labels=[null,a]", "labels=[0.0,1]"),
+        "positive_label=true",
+    ],
 )
 def test_what_hydra_reads_as_no_text_is_refused(values: str) -> None:
     problems = problems_of(lambda: configured(*CUSTOM, f"task.{values}"))
@@ -66,7 +69,11 @@ def test_quoted_text_and_whole_numbers_are_text() -> None:
     [
         ("{Neg:a,POS:b}", {"Neg": "a", "POS": "b"}),
         ("{1.0:b,0:a}", {"1.0": "b", "0": "a"}),
-        ("{True:b}", {"True": "b", "true": "b", "TRUE": "b"}),
+        (
+            "{True:b,Yes:a}",
+            dict.fromkeys(["True", "true", "TRUE", "yes", "YES", "on", "On", "ON"], "b")
+            | {"Yes": "a"},
+        ),
         ("{x:1}", {"x": "1"}),
     ],
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
+from lpt.config.method_schema import MethodConfig
 from lpt.config.resolve import flatten, to_dict
 from tests.support.configs import resolved
 
 # A null that is left means none or not applicable, as the schema says of each.
 NULL_MEANS_NONE = {
+    *(f"method.{field.name}" for field in dataclasses.fields(MethodConfig)),
     *("model.path", "model.revision", "model.package", "model.gguf_file", "prompt.bottleneck"),
     *("prompt.init", "task.hub", "task.hub_config", "task.header", "task.row_expansion"),
     *("task.files.train", "task.files.dev", "task.files.test", "task.default_path"),
@@ -90,3 +93,8 @@ def test_a_resumed_run_stays_in_its_folder() -> None:
 
 def test_a_sweep_is_no_setting_of_a_run() -> None:
     assert not any(key.startswith("sweep") for key in values())
+
+
+def test_the_lowest_of_several_layers_is_the_layer_of_the_prompt() -> None:
+    prompt = resolved("prompt.layers=[9,5,7]").prompt
+    assert (prompt.layer, prompt.layers) == (5, [5, 7, 9])

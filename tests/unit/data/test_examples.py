@@ -53,7 +53,10 @@ def test_missing_values() -> None:
 NUMBER = task(labels=["0", "5"], task_type="regression")
 INVALID = [
     (task(), "Pos", "neg, pos"),
-    *((NUMBER, x, "a number from 0 to 5") for x in ("5.01", "-0.5", "five", "nan", "1e400", "1,5")),
+    *(
+        (NUMBER, x, "a number from 0 to 5")
+        for x in ("5.01", "-0.5", "five", "nan", "1e400", "1,5", "0_1")
+    ),
 ]
 
 

@@ -121,6 +121,21 @@ def test_largest_remainder(sizes: list[int], total: int, expected: list[int]) ->
     assert largest_remainder(sizes, total) == expected
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_small_classes_have_a_row_in_both_sets_if_possible(seed: int) -> None:
+    rng = random.Random(seed)
+    sizes = [rng.choice([1, 2, 3, 5, 20]) for _ in range(rng.randint(2, 6))]
+    labels = [f"{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    rng.shuffle(labels)
+    divisible = sum(size > 1 for size in sizes)
+    k = rng.randint(len(sizes), max(len(sizes), len(labels) - divisible))
+    sample = sample_stratified(labels, k, len(labels), seed)
+    check_rows(labels, sample)
+    assert len(sample.train) == k
+    assert len(counts(labels, sample.train)) == len(sizes)
+    assert len(counts(labels, sample.dev)) == divisible
+
+
 def test_rows_of_a_seed() -> None:
     """They never change; tests/reference has more of them."""
     labels = ["a", "b", "b"] * 8

@@ -80,6 +80,13 @@ UNREADABLE: dict[str, tuple[str, str | bytes, str, str, str]] = {
     "bytes": ("a.tsv", b"a\tb\nx\t1\nca\xe9\t0\n", ":3", "byte 0xe9 at 2", "UTF-8"),
     "bad json": ("a.jsonl", '{"a": 1}\n{"a": \n', ":2", "invalid JSON", "JSON object per line"),
     "no object": ("a.jsonl", '{"a": 1}\n["a"]\n', ":2", "a JSON list", "JSON object per line"),
+    "name twice": (
+        "a.jsonl",
+        '{"a": "x", "b": {"c": 1, "c": 2}}\n',
+        ":1",
+        "twice",
+        "JSON object per line",
+    ),
     "surrogate": (
         "a.jsonl",
         '{"a": {"b": ["\\uDfFf"]}}\n',
@@ -100,8 +107,8 @@ UNREADABLE: dict[str, tuple[str, str | bytes, str, str, str]] = {
     "commas in tsv": ("a.tsv", "text,label\nx,1\n", ":1", "commas", "tabs in a .tsv file"),
     "bars": ("a.csv", "text|label\nx|1\n", ":1", "vertical bars", "commas"),
     "quoted header": ("a.tsv", '"text"\t"label"\n"x"\t"1"\n', ":1", "quotes", "part of the text"),
-    "space, quotes": ("a.csv", 'a,b\n1, "x and y"\n', ":2", "a space before", "behind the comma"),
-    "space, commas": ("a.csv", 'a,b,c\n1, "x, y"\n', ":2", "a space before", "behind the comma"),
+    "space, quotes": ("a.csv", 'a,b\n1, "x and y"\n', ":2", "a space before", "after the comma"),
+    "space, commas": ("a.csv", 'a,b,c\n1, "x, y"\n', ":2", "a space before", "after the comma"),
     "utf-16": ("a.csv", "a,b\nx,1\n".encode("utf-16"), "", "UTF-16", "UTF-8"),
     "utf-16, no mark": ("a.csv", "a,b\nx,1\n".encode("utf-16-le"), "", "UTF-16", "UTF-8"),
     "utf-16-be": ("a.jsonl", '{"a": 1}\n'.encode("utf-16-be"), "", "UTF-16", "UTF-8"),
@@ -111,6 +118,36 @@ UNREADABLE: dict[str, tuple[str, str | bytes, str, str, str]] = {
     "xz": ("a.jsonl", lzma.compress(b'{"a": 1}\n'), "", "an xz file", "UTF-8"),
     "zip, xlsx": ("a.csv", b"PK\x03\x04\x14\0\x06\0", "", "a zip file", "UTF-8"),
     "parquet": ("a.csv", b"PAR1\x15\x04", "", "a parquet file", "UTF-8"),
+    "utf-16-le, no ascii first": (
+        "a.csv",
+        "\u6587\u672c,\u7c7b\n\u597d,\u574f\n".encode("utf-16-le"),
+        "",
+        "UTF-16",
+        "UTF-8",
+    ),
+    "utf-16-be, no ascii first": (
+        "a.tsv",
+        "\u6587\t\u7c7b\n\u597d\t\u574f\n".encode("utf-16-be"),
+        "",
+        "UTF-16",
+        "UTF-8",
+    ),
+    "utf-16-be, zeros on both sides": (
+        "a.csv",
+        "\u4e00,b\n".encode("utf-16-be"),
+        "",
+        "NUL",
+        "UTF-8",
+    ),
+    "zeros": ("a.csv", b"\0" * 64, "", "NUL bytes", "UTF-8"),
+    "CR, csv": ("a.csv", "a,b\rx,1\ry,2\r", "", "CR only", "LF"),
+    "CR, tsv": ("a.tsv", "a\tb\rx\t1", "", "CR only", "LF"),
+    "CR, jsonl": ("a.jsonl", '{"a": 1}\r{"a": 2}\r', "", "CR only", "LF"),
+    "html, small letters": ("a.tsv", "<html>\n<head>\n", "", "an HTML page", "UTF-8"),
+    "git lfs": ("a.csv", "version https://git-lfs.github.com/spec/v1\n", "", "Git LFS", "UTF-8"),
+    "html": ("a.tsv", "<!DOCTYPE html>\n<html>\n", "", "an HTML page", "UTF-8"),
+    "gzip, parquet": ("a.parquet", gzip.compress(b"a"), "", "a gzip file", "a parquet file"),
+    "utf-16, parquet": ("a.parquet", "a,b\n".encode("utf-16"), "", "UTF-16", "a parquet file"),
     "no parquet": ("a.parquet", b"PAR1 begins like one", "", "", "a parquet file"),
 }
 
@@ -149,6 +186,29 @@ def test_quotes_of_csv_in_a_tsv_are_told(tmp_path: Path, caplog: pytest.LogCaptu
     table = read_table(write(tmp_path / "quoted.tsv", text + '"he said ""hi"" to me"\t1\n'))
     assert table.columns["text"][-1] == '"he said ""hi"" to me"'
     assert "quoted.tsv:5: 1 cells of text seem to be quoted as in CSV" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("cells", "number"),
+    [
+        (('"one, two"', "three", '"a, b"'), 2),  # as Excel quotes them
+        (('"one, two"', "three, four"), 0),
+        (('"one, two"', '"three"'), 0),
+        (('"one"', "two"), 0),
+    ],
+)
+def test_cells_with_commas_in_quotes_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cells: tuple[str, ...], number: int
+) -> None:
+    text = "text\tlabel\n" + "".join(f"{cell}\t1\n" for cell in cells)
+    read_table(write(tmp_path / "a.tsv", text))
+    assert (f"{number} cells of text seem to be quoted" in caplog.text) == bool(number)
+    assert number or not caplog.text
+
+
+def test_a_nul_within_text_is_text(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.csv", "a,b\nx\0y,1\n"))
+    assert table.columns["a"] == ["x\0y"]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,11 @@ def test_the_template_depends_on_the_kind_of_model() -> None:
     assert "masked" in problem.expected
 
 
+def test_a_template_does_not_insert_the_label() -> None:
+    leaking = configured("task=mr", "task.template='{text} {label} <mask>'")
+    assert "inserts the label" in problem_of(lambda: build_task(leaking, "masked")).given
+
+
 def test_metrics() -> None:
     mnli = build_task(configured("task=mnli"), "masked")
     assert mnli.metrics_for("ax") == ["matthews_correlation"]

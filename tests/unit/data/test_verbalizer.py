@@ -110,6 +110,56 @@ def test_words_of_languages_without_spaces() -> None:
     assert tokenizer.convert_ids_to_tokens(spaced) == ["\u2581great", "\u2581bad"]
 
 
+CHINESE = (
+    "\u597d",
+    "\u574f",
+    "\u5f88",
+    "\u5f88\u597d",
+    "\u2581\u597d",
+)  # good, bad, very, very good
+
+
+@pytest.mark.parametrize(
+    "text", ["{text}<mask>", "{text}\u5f88<mask>\u3002", "<mask>:{text}", "<mask>{text}"]
+)
+def test_chinese_words_do_not_merge_with_the_text_before_the_mask(text: str) -> None:
+    tokenizer = unigram(*CHINESE)
+    template = Template.parse(text, "masked")
+    for words in (["\u597d", "\u574f"], ["\u5f88\u597d", "\u574f"]):
+        ids = label_word_ids(tokenizer, words, template)
+        assert tokenizer.convert_ids_to_tokens(ids) == words
+
+
+def test_chinese_words_behind_a_space_need_a_token_with_it() -> None:
+    words, template = ["\u597d", "\u574f"], Template.parse("{text} <mask>", "masked")
+    [problem] = problems_of(lambda: label_word_ids(unigram(*CHINESE), words, template))
+    assert problem.given.startswith("'\u574f' is '\u2581' + '\u574f'")
+
+
+def test_part_of_a_word_that_others_do_not_have_is_no_space() -> None:
+    """One word is a token with its space, the other one is a space and a token."""
+    tokenizer, words = tokenizer_named("causal"), ["great", "No"]
+    assert [len(tokenizer.tokenize(f" {word}")) for word in words] == [1, 2]
+    for text in ("{text} It was {word} .", "{text}  {word}"):
+        template = Template.parse(text, "causal")
+        [problem] = problems_of(lambda: label_word_ids(tokenizer, words, template))  # noqa: B023
+        assert problem.given.startswith("'No' is ")
+
+
+@pytest.mark.parametrize("text", ["{text}{word}", "{word}{text} .", "{text} {word}{text}"])
+def test_a_causal_word_stands_beside_no_column(text: str) -> None:
+    template = Template.parse(text, "causal")
+    words = [" great", " bad"]
+    [problem] = problems_of(lambda: label_word_ids(tokenizer_named("causal"), words, template))
+    assert problem.where == "task.template"
+
+
+def test_a_causal_word_that_merges_with_the_text_before_it_is_refused() -> None:
+    tokenizer, template = unigram(*CHINESE), Template.parse("{text}\u5f88{word}", "causal")
+    [problem] = problems_of(lambda: label_word_ids(tokenizer, ["\u597d", "\u574f"], template))
+    assert problem.given.startswith("'\u574f' is '\u5f88' + '\u574f'")
+
+
 words = st.sampled_from(["great", "bad", "a", *SPECIAL, "Great", " bad", "", "\u0301"])
 
 

@@ -20,7 +20,7 @@ def test_states_and_gradients_are_those_of_a_full_pass(family: str, layer: int) 
     split, batch = model.split, padded_batch(model)
     mask, rows, tokens = batch.attention_mask, torch.tensor([2, 0, 1]), torch.tensor([4, 19, 0])
     hidden = split.forward_lower(batch.input_ids, mask)
-    prompt = model.make_prompt(hidden, batch)
+    prompt = model.upper_inputs(hidden, batch)["prompt"]
     length = prompt.shape[1]
     partial = split.forward_upper(hidden, mask, prompt, None, (rows, tokens))
 

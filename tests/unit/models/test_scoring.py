@@ -14,10 +14,10 @@ from tests.support.late_prompts import tiny_late_prompt
 
 
 @pytest.mark.parametrize("family", [n for n, family in FAMILIES.items() if family.kind == "causal"])
-@pytest.mark.parametrize("prompted", [False, True])
+@pytest.mark.parametrize("tuned", [False, True])
 @pytest.mark.parametrize("attention", [None, "eager"])
 def test_labels_that_share_a_context_score_as_if_alone(
-    family: str, prompted: bool, attention: str | None
+    family: str, tuned: bool, attention: str | None
 ) -> None:
     """With texts longer than the sliding windows of the tiny models."""
     model = tiny_late_prompt(family, layer=3, attention=attention)
@@ -29,10 +29,10 @@ def test_labels_that_share_a_context_score_as_if_alone(
     shared = Collator(packed, labels, row_ids, words, score_all=True)([0, 1, 2])
     alone = torch.empty(3, 2)
     with torch.no_grad():
-        scores = LabelScorer("causal", words)(model(shared, prompted=prompted), shared)
+        scores = LabelScorer("causal", words)(model(shared, tuned=tuned), shared)
         for label in (0, 1):
             one = Collator(packed, [label] * 3, row_ids, words, score_all=False)([0, 1, 2])
             assert one.branches is None
-            alone[:, label] = -sequence_losses(model(one, prompted=prompted), one, 3)
+            alone[:, label] = -sequence_losses(model(one, tuned=tuned), one, 3)
     torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-5)
     assert scores.std() > 0.1

@@ -93,6 +93,20 @@ def test_runs_are_there_as_csv(report: Path) -> None:
     assert row.tolist() == [0.701, 4, 21, LONG]
 
 
+def test_the_layer_curve_has_a_line_for_each_method_with_several_layers(tmp_path: Path) -> None:
+    methods = ("full", "lora", "dora", "vera", "ia3", "bitfit", "adapter")
+    runs: list[dict[str, Any]] = [{"prompt__layer": layer} for layer in (2, 4)]
+    for name, layer in itertools.product(methods, (1, 4)):
+        if (name, layer) != ("full", 4):
+            method = {"name": name, "layer": layer, "lr": 1e-3}
+            runs.append({"prompt": None, "method": method, "optim__lr": 1e-3})
+    pictures = draw(study_of(tmp_path, *runs))
+    assert set(pictures) == {"By method.layer", "By method.name", "Learning curves"}
+    curve = pictures["By method.layer"][0].figure
+    labels = [text.get_text() for text in curve.legends[0].get_texts()]
+    assert set(labels) - {"zero-shot", "majority class"} == {"npg", *methods} - {"full"}
+
+
 def test_an_old_report_is_replaced(tmp_path: Path) -> None:
     run_dir, out = write_run(tmp_path / "a", metrics()), tmp_path / "report"
     write_report([tmp_path], out)
@@ -141,7 +155,7 @@ def test_few_lines_are_named_and_baselines_are_there(tmp_path: Path) -> None:
     grid = itertools.product(("npg", "static"), (2, 4), (1, 2))
     runs = ({"prompt__kind": kind, "prompt__layer": n, "seed": seed} for kind, n, seed in grid)
     shown = figures(tmp_path, *runs)
-    costs = [f"{cost}-prompt.layer-sst2" for cost in ("train_seconds", "peak_memory_mib")]
+    costs = [f"{cost}-prompt.layer-sst2" for cost in ("train_seconds", "peak_memory_mb")]
     assert list(shown) == [SCORE, *costs, "test-prompt.kind-sst2", "curves-sst2"]
     assert legend(shown[SCORE]) == {"npg", "static", "zero-shot", "majority class"}
     assert shown[SCORE].figure.axes[0].get_xlabel() == "prompt.layer"

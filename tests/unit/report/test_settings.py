@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+from html import unescape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from lpt.cli.report import main
+from lpt.config.resolve import flatten, to_dict
+from lpt.config.schema import WandbConfig
+from lpt.experiment import run
 from lpt.report.findings import notes
+from tests.conftest import MakeConfig
+from tests.support.configs import resolved
 from tests.support.runs import metrics, write_run, write_sweep
 from tests.unit.report.studies import SEEDS, study_of
 
@@ -35,6 +45,86 @@ def test_runs_that_differ_in_one_key_are_two_settings(
     (task,) = study.tasks
     assert [len(task.runs_of(setting)) for setting in task.summary.index] == [3, 3]
     assert label in [study.settings.label(setting) for setting in task.summary.index]
+
+
+NO_SETTINGS = {
+    *(
+        "seed",
+        "data.seed",
+        "run_dir",
+        "resume",
+        "overwrite",
+        "dry_run",
+        "cache.dir",
+        "cache.layers",
+    ),
+    "method.layer",  # null beside prompt.layer
+    *("logger.csv", "logger.tensorboard", "task.default_path"),
+    *(f"logger.wandb.{field.name}" for field in dataclasses.fields(WandbConfig)),
+}
+
+
+def test_every_key_of_the_configuration_makes_settings_but_those_without_influence(
+    tmp_path: Path,
+) -> None:
+    config = to_dict(resolved("task=custom", "task.labels=[a,b]", "task.label_words=[bad,good]"))
+    merged = set()
+    for key, value in flatten(config).items():
+        other = {**config, "seed": 99}
+        *sections, last = key.split(".")
+        at = other
+        for section in sections:
+            at[section] = at = dict(at[section])
+        changed = not value if isinstance(value, bool) else "other"
+        at[last] = [*value, "x"] if isinstance(value, list) else changed
+        study = study_of(tmp_path / key, {"config": config}, {"config": other})
+        if sum(len(task.summary) for task in study.tasks) == 1:
+            merged.add(key)
+    assert merged == NO_SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("task__label_aliases", [{}, {"1.0": "1"}, {"1.0": "0"}]),
+        ("task__files", [{"train": None}, {"train": "a.csv"}]),
+        ("task__labels", [["0", "1"], ["1", "0"], ["0", "1", "2"]]),
+        ("optim__lr", [0.001, 0.0010000001]),
+        ("model__revision", [None, "v1"]),
+        ("data__k", [None, 16, 100]),
+        ("strategy__num_nodes", [1, 2]),
+    ],
+)
+def test_different_values_are_different_settings_that_look_different(
+    tmp_path: Path, key: str, values: list[Any]
+) -> None:
+    study = study_of(tmp_path, *({"seed": s, key: v} for v in values for s in SEEDS))
+    labels = [study.settings.label(setting) for setting in study.tasks[0].summary.index]
+    assert len(set(labels)) == len(labels) == len(values)
+    assert study.repeats == {}
+
+
+def test_real_runs_with_model_folders_of_the_same_name(
+    checkpoints: dict[str, Path], toy: MakeConfig, tmp_path: Path
+) -> None:
+    templates = ("{text} It was <mask> .", "{text} <mask> .")
+    for folder, template in zip(("a", "b"), templates, strict=True):
+        shutil.copytree(checkpoints["masked"], tmp_path / folder / "final")
+        model = f"model.path={tmp_path / folder / 'final'}"
+        run(toy("masked", model, f"task.template='{template}'", f"run_dir={tmp_path / folder}/run"))
+    assert main([str(tmp_path / "a"), str(tmp_path / "b"), f"--out={tmp_path / 'out'}"]) == 0
+    table = pd.read_csv(tmp_path / "out" / "runs.csv")
+    assert table["model.name"].tolist() == ["final", "final"]
+    assert sorted(table["task.template"]) == sorted(templates)
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "left out" not in page
+    assert all(text in unescape(page) for text in templates)
+
+
+def test_times_of_different_devices_are_noted(tmp_path: Path) -> None:
+    study = study_of(tmp_path, *({"seed": s, "device": "CPU" if s == 13 else "GPU"} for s in SEEDS))
+    assert len(study.tasks[0].summary) == 1
+    assert "different devices (CPU, GPU)" in " ".join(notes(study))
 
 
 def test_where_a_run_writes_makes_no_setting(tmp_path: Path) -> None:
@@ -67,6 +157,61 @@ def test_swept_keys_are_shown_even_if_one_follows_the_other_or_failed(tmp_path: 
     write_sweep(tmp_path, **space)
     swept = ["data.batch_size", "data.k", "strategy.name"]
     assert sorted(study_of(tmp_path).settings.keys) == swept
+
+
+def test_keys_that_couples_varied_are_shown(tmp_path: Path) -> None:
+    for kind, lr, layer in (("static", 0.03, 1), ("mppg", 0.001, 4)):
+        run = metrics(prompt__kind=kind, optim__lr=lr, prompt__lr=lr, prompt__layer=layer)
+        write_run(tmp_path / kind, run)
+    couples = [{"prompt": "static", "optim.lr": "3e-2", "data": "kshot"}, {"prompt": "mppg"}]
+    couples[1] |= {"data": "kshot", "optim.lr": "1e-3"}
+    write_sweep(tmp_path, settings=couples)
+    assert study_of(tmp_path).settings.keys == ["prompt.kind", "prompt.layer", "optim.lr"]
+
+
+def of_method(name: str, layer: int, **settings: Any) -> dict[str, Any]:
+    """A run of a method without a prompt."""
+    method = {"name": name, "layer": layer, "lr": 0.001, **settings}
+    return {"prompt": None, "method": method, "optim__lr": 0.001}
+
+
+def test_runs_of_several_methods_have_one_column_for_the_method_and_one_for_the_layer(
+    tmp_path: Path,
+) -> None:
+    static = {"prompt__kind": "static", "prompt__length": 20, "prompt__bottleneck": None}
+    methods = [
+        {"prompt__layer": 4},
+        *({**static, "prompt__layer": layer} for layer in (1, 4)),
+        of_method("lora", 4, r=8, alpha=16),
+        of_method("adapter", 1, bottleneck=16),
+        of_method("full", 1),
+    ]
+    couples = [{"prompt": "npg"}, {"prompt": "static", "prompt.length": "20"}, {"method": "lora"}]
+    couples += [{"method": "adapter", "method.bottleneck": "16"}, {"method": "full"}]
+    write_sweep(tmp_path, settings=couples)
+    study = study_of(tmp_path, *({"seed": seed, **m} for m in methods for seed in SEEDS))
+    assert study.settings.keys == [
+        *("method.name", "method.layer", "prompt.length", "method.bottleneck")
+    ]
+    assert study.settings.confounded == ["optim.lr"]
+    labels = list(map(study.settings.label, study.settings.values.index))
+    assert labels == [
+        "adapter, layer 1, bottleneck 16",
+        "full, layer 1",
+        "lora, layer 4",
+        "npg, layer 4, length 5",
+        "static, layer 1, length 20",
+        "static, layer 4, length 20",
+    ]
+    assert study.settings.texts.loc[2].tolist() == ["lora", "4", "–", "–"]
+    assert [len(study.tasks[0].runs_of(s)) for s in study.settings.values.index] == [3] * 6
+
+
+def test_a_null_of_a_key_that_the_method_has_is_shown(tmp_path: Path) -> None:
+    runs = [of_method("lora", 1, target_modules=t) for t in (None, ["query"])]
+    study = study_of(tmp_path, *runs)
+    labels = [study.settings.label(setting) for setting in study.settings.values.index]
+    assert labels == ["target_modules none", 'target_modules ["query"]']
 
 
 TUNED_FOR_KIND = [

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import subprocess
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 
+from lpt.experiment import run
 from lpt.runs import environment
 from lpt.runs.environment import current_environment
+from lpt.runs.record import RunRecord
+from tests.conftest import MakeConfig
 
 
 def test_versions_and_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +24,21 @@ def test_versions_and_device_that_computes(monkeypatch: pytest.MonkeyPatch) -> N
     assert {"torch", "transformers", "lightning"} <= current_environment("cpu").versions.keys()
     assert current_environment("auto").device == "some GPU"
     assert current_environment("cpu").device != "some GPU"
+
+
+def test_a_run_needs_no_installed_metadata(
+    toy: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a clone that is not installed, or with libraries on a path of their own."""
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(environment, "version", missing)
+    record = run(toy("masked"))
+    assert record is not None
+    assert record.environment.versions == {}
+    assert RunRecord.read(tmp_path / "run") == record
 
 
 def test_revision_is_that_of_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

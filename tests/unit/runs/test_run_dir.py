@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -74,13 +75,30 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
 def test_looking_at_a_run_does_not_keep_it_from_starting(tmp_path: Path) -> None:
     """A monitor probes the lock all the time."""
     (tmp_path / ".lock").touch()
-    with ThreadPoolExecutor(1) as monitor:
-        probes = monitor.submit(lambda: [is_locked(tmp_path) for _ in range(5000)])
+    with ThreadPoolExecutor(4) as monitors:
+        probes = [monitors.submit(look_often, tmp_path) for _ in range(4)]
         started = 0
-        while not probes.done():
+        while not all(probe.done() for probe in probes):
             with lock_run_dir(tmp_path):
                 started += 1
     assert started > 0
+
+
+def look_often(folder: Path) -> None:
+    for _ in range(2000):
+        is_locked(folder)
+
+
+def test_who_looks_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    lock.touch()
+    lock.chmod(0o444)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as another process that looks
+        assert not is_locked(tmp_path)
+    with lock_run_dir(tmp_path):
+        assert all(is_locked(tmp_path) for _ in range(5))
+    assert not is_locked(tmp_path)
 
 
 def wheres(*overrides: str) -> set[str]:

@@ -44,6 +44,20 @@ def test_every_point_is_a_job(sweep: FakeSweep) -> None:
     assert "task=reviews" in record.fixed
 
 
+def test_couples_on_the_command_line(sweep: FakeSweep) -> None:
+    couples = "sweep.settings=[{prompt:static,prompt.layer:1},{prompt:mppg}]"
+    assert sweep("seed=1,2", fixed=[couples]) == 0
+    [batch] = sweep.batches
+    ran = [(given["prompt"], given.get("prompt.layer"), given["seed"]) for given in batch]
+    assert ran == [("static", 1, 1), ("static", 1, 2), ("mppg", None, 1), ("mppg", None, 2)]
+    given = [{"prompt": "static", "prompt.layer": "1"}, {"prompt": "mppg"}]
+    record = SweepRecord.read(sweep.folder)
+    assert record.space == {"seed": ["1", "2"], "settings": given}
+    assert record.varied == {"seed", "prompt", "prompt.layer"}
+    other = problem_of(lambda: sweep("seed=1,2", fixed=[couples.replace("1}", "2}")]))
+    assert other.where == "sweep.dir"
+
+
 def test_finished_jobs_are_skipped_and_failed_ones_retried(
     sweep: FakeSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from lpt.sweep.jobs import JobResult
 from lpt.sweep.plan import Composer
 from lpt.sweep.search import Search
 from tests.support import runs
+from tests.support.processes import ended as exit_status
+from tests.support.processes import forked
 from tests.support.sweeps import FakeSweep, composer, write_metrics
 
 SPACE = (
@@ -68,6 +73,20 @@ def test_a_search_is_resumed_from_its_jobs(space: Composer) -> None:
     assert again.study.trials[0].intermediate_values[9] == pytest.approx(0.875, abs=0.1)
     assert again.ask() == "trial-005"
     assert again.open["trial-005"] not in settings.values()
+
+
+def test_couples_are_searched_and_resumed(local: list[str]) -> None:
+    couples = [{"prompt": "static"}, {"prompt": "static", "prompt.layer": 1}, {"prompt": "npg"}]
+    space = composer(*local, "prompt.length=range(2,9)", search=True, settings=couples)
+    search = Search(space, [], prune=True)
+    jobs = [ended(search, search.ask(), 0.5) for _ in range(15)]
+    texts = [{key: str(value) for key, value in couple.items()} for couple in couples]
+    coupled = [{k: v for k, v in j.settings.items() if k != "prompt.length"} for j, _ in jobs]
+    assert all(couple in coupled for couple in texts)
+    assert all(couple in texts for couple in coupled)
+    again = Search(space, jobs, prune=True)
+    sampled = [[trial.params for trial in found.study.trials] for found in (search, again)]
+    assert sampled[0] == sampled[1]
 
 
 @pytest.mark.parametrize("prune", [True, False])
@@ -126,3 +145,52 @@ def test_a_stopped_search_resumes_its_trials(sweep: FakeSweep, finished: bool) -
     ran = [Path(overrides["run_dir"]).name for [overrides] in sweep.batches]
     assert ran == (["trial-002"] if finished else ["trial-001", "trial-002"])
     assert {name: sweep.jobs[name].settings for name in settings} == settings
+
+
+def test_a_folder_that_a_killed_search_left_without_a_record_is_no_trial(sweep: FakeSweep) -> None:
+    sweep.ending = score
+    for trials in (2, 2, 3):
+        assert sweep(*SMALL, fixed=[f"sweep.trials={trials}"]) == 0
+        assert len(sweep.rows) == trials
+        (sweep.folder / "jobs" / "trial-002").mkdir(exist_ok=True)
+
+
+def kill_before_write(number: int) -> None:
+    """Kill this process when it is about to rename that file of its main thread into place."""
+    replace, left = os.replace, iter(range(number))
+
+    def rename(*paths: Any) -> None:
+        if threading.current_thread() is threading.main_thread() and next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*paths)
+
+    os.replace = rename
+
+
+WRITES = 12  # sweep.json; three states of each of three jobs; results.csv and results.jsonl
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(WRITES))
+def test_a_search_killed_between_two_writes_loses_and_repeats_no_trial(
+    sweep: FakeSweep, tmp_path: Path, number: int
+) -> None:
+    """Trials 0 and 1 are prepared together."""
+    sweep.ending = score
+    command = ["sweep.trials=3", "sweep.jobs=2"]
+
+    def killed() -> None:
+        kill_before_write(number)
+        sweep(*SMALL, fixed=command)
+
+    assert exit_status(forked(killed, tmp_path / "errors")) == -signal.SIGKILL
+    before = sweep.jobs
+    scored = {path.parent.name for path in sweep.folder.glob("jobs/*/metrics.json")}
+    assert sweep(*SMALL, fixed=command) == 0
+    assert [*sorted(sweep.jobs)] == ["trial-000", "trial-001", "trial-002"]
+    settings = {name: job.settings for name, job in sweep.jobs.items()}
+    assert {name: job.settings for name, job in before.items()}.items() <= settings.items()
+    assert len({tuple(given.items()) for given in settings.values()}) == 3
+    ran = [Path(given["run_dir"]).name for batch in sweep.batches for given in batch]
+    assert sorted([*scored, *ran]) == sorted(settings)
+    assert {row["state"] for row in sweep.rows} == {"finished"}

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from lpt.config.command_line import parse_value
+from lpt.config.schema import SweepConfig
 from lpt.runs.job_record import NumberRange
 from lpt.sweep.space import Space, quote, read_space
 from tests.support.problems import problems_of
 
 
-def space(*arguments: str, search: bool = False, **file: Mapping[str, Any]) -> Space:
-    return read_space(arguments, file.get("fixed", {}), file.get("space", {}), search=search)
+def space(*arguments: str, search: bool = False, **file: Any) -> Space:
+    return read_space(arguments, SweepConfig(**file, trials=1 if search else None))
 
 
 def test_the_command_line_takes_precedence_over_the_file() -> None:
-    file = {
+    file: dict[str, Any] = {
         "fixed": {"task": "sst2", "seed": 1, "data.k": 16, "optim.lr": 1e-4, "cache.mode": "off"},
         "space": {"seed": [1, 2], "prompt": ["npg", "static"], "prompt.layer": "all"},
     }
@@ -84,6 +84,71 @@ def test_numbers_to_search(argument: str, expected: NumberRange) -> None:
 def test_keys_of_the_sweep_are_not_passed_to_its_jobs() -> None:
     own = ("run_dir=a", "resume=auto", "overwrite=true", "dry_run=true", "sweep.jobs=2")
     assert space(*own, "sweep=grid", "seed=1,2") == Space([], {"seed": ("1", "2")})
+
+
+COUPLES = [{"prompt": "static", "prompt.layer": 1}, {"prompt": "mppg", "optim.lr": "1e-2"}]
+INPUT, MPPG = {"prompt": "static", "prompt.layer": "1"}, {"prompt": "mppg", "optim.lr": "1e-2"}
+
+
+def test_couples_are_crossed_with_the_axes() -> None:
+    found = space("seed=1,2", settings=[*COUPLES, COUPLES[0], {"prompt.layer": None}])
+    couples = [INPUT, MPPG, {"prompt.layer": "null"}]
+    assert found.couples == couples
+    seeds = [{"seed": "1"}, {"seed": "2"}]
+    assert list(found.grid(lambda _: [])) == [{**c, **s} for c in couples for s in seeds]
+    assert found.record() == {"seed": ["1", "2"], "settings": couples}
+
+
+def test_combinations_are_left_out() -> None:
+    left_out = [{"prompt": "mppg", "seed": 2}, {"optim.lr": 0.01, "seed": "1"}]
+    found = space("seed=1,2", settings=COUPLES, exclude=left_out)
+    assert list(found.grid(lambda _: [])) == [{**INPUT, "seed": "1"}, {**INPUT, "seed": "2"}]
+    assert "exclude" in found.record()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "entry"),
+    [("seed=1,2", {"loss": "vocabulary"}), ("seed=1,2", {}), ("seed=1,2", {"sed": 1})],
+)
+def test_what_is_left_out_varies(arguments: str, entry: dict[str, Any]) -> None:
+    assert problems_of(lambda: space(*arguments.split(), exclude=[entry]))
+
+
+def test_a_search_leaves_nothing_out() -> None:
+    problems = problems_of(
+        lambda: space("prompt=npg,mppg", search=True, exclude=[{"prompt": "npg"}])
+    )
+    assert [problem.where for problem in problems] == ["sweep.exclude"]
+
+
+def test_all_layers_are_those_of_each_couple() -> None:
+    found = space("prompt.layer=all", settings=[{"prompt": "static"}, {"prompt": "npg"}])
+    layers = {"static": range(1, 3), "npg": range(2, 4)}
+    grid = [tuple(s.values()) for s in found.grid(lambda given: layers[given["prompt"]])]
+    assert grid == [("static", "1"), ("static", "2"), ("npg", "2"), ("npg", "3")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "keys"),
+    [
+        ("prompt.layer=2,3", COUPLES, "prompt.layer"),
+        ("prompt=npg optim.lr=0.1", COUPLES, "optim.lr prompt"),
+        ("", [{"prompt.layer": "2,3", "seed": "range(1,3)"}], "prompt.layer seed"),
+        ("", [{"prompt.layer": "all"}, {"prompt.layer": 2}], "prompt.layer"),
+        ("", [{"sweep.jobs": 2, "run_dir": "a"}, {}], "run_dir sweep.jobs sweep.settings"),
+        ("", [{"promt": "npg"}, {"prompt": "mpg"}], "prompt=mpg promt"),
+        ("data.kk=2", [{"data.seed": "x"}], "data.kk data.seed"),
+        ("sweep.trials=9", [{"seed": 1}, {"seed": 2}], "seed"),
+    ],
+)
+def test_all_faults_of_couples_are_reported_at_once(
+    arguments: str, settings: list[dict[str, Any]], keys: str
+) -> None:
+    given, search = arguments.split(), "sweep.trials" in arguments
+    problems = problems_of(lambda: space(*given, search=search, settings=settings))
+    assert sorted(problem.where for problem in problems) == keys.split()
+    near = {p.where: p.hint for p in problems if p.where.startswith(("promt", "prompt=mpg"))}
+    assert all("did you mean" in hint for hint in near.values())
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,10 @@ def test_a_run_has_its_curves_scores_predictions_and_adapter(
     assert (found.run.job_type, list(found.run.tags)) == ("run", ["late", "toy"])
     assert (found.run.display_name, found.exit_code) == ("run", 0)
 
+    found.config.pop("_wandb")
+    assert found.config == metrics.config
+    assert metrics.config["prompt"]["dropout"] is not None  # resolved
+
     assert found.step_metrics["*"] == "trainer/global_step"
     dev = [(int(at["step"]) - 1, pytest.approx(at["accuracy"])) for at in metrics.dev_history]
     assert found.curve("dev/accuracy") == dev  # Lightning counts from 0
@@ -65,7 +69,7 @@ def test_a_run_has_its_curves_scores_predictions_and_adapter(
     assert (metadata["task"], metadata["backbone"]["name"]) == ("reviews", "masked")
     assert (metadata["prompt"]["kind"], metadata["prompt"]["layer"]) == ("npg", 3)
     files = {entry.path: Path(entry.local_path) for entry in adapter.manifest.contents}
-    assert set(files) == {"adapter.json", "adapter.safetensors"}
+    assert set(files) == {"adapter.json", "adapter_model.safetensors"}
     assert {path.parent for path in files.values()} == {(run_dir / "adapter").resolve()}
 
     assert not found.run.HasField("git")  # a remote's address may hold a token
@@ -155,10 +159,9 @@ def test_wandbs_own_sweep_file_makes_valid_commands() -> None:
     assert (sweep["program"], sweep["method"]) == ("train.py", "grid")
     parameters = {name: given["values"] for name, given in sweep["parameters"].items()}
     jobs = list(combinations(parameters))
-    layers = configured("sweep=layers").sweep
-    space = read_space(["model=roberta-large"], layers.fixed, layers.space, search=False)
-    depth = configured("model=roberta-large").model.layers
-    ours = space.grid(lambda _: allowed_layers("npg", depth))
+    space = read_space(["model=roberta-large"], configured("sweep=layers").sweep)
+    large = configured("model=roberta-large")
+    ours = space.grid(lambda _: allowed_layers(large, large.model.layers))
     assert [{key: str(value) for key, value in job.items()} for job in jobs] == list(ours)
     program, given = sweep["command"][:3], sweep["command"][3:]
     assert program == ["${env}", "${interpreter}", "${program}"]

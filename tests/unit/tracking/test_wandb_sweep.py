@@ -19,10 +19,14 @@ from tests.support.wandb_files import OfflineRun
 pytestmark = pytest.mark.usefixtures("wandb_home")
 OFFLINE = WandbConfig(enabled=True, mode="offline")
 
+SCORE = "final/test/accuracy"
 ROWS = [
-    {"prompt.layer": layer, "data.seed": seed, "final/test/accuracy": layer / 10 + seed / 100}
+    {"layer": layer, "seed": seed, SCORE: layer / 10 + seed / 100, "method": name, "prompt": kind}
+    for name, kind in (("late_prompt", "npg"), ("lora", None))
     for layer, seed in itertools.product((7, 2), (1, 3))
-] + [{"prompt.layer": 9, "data.seed": 1, "error": "the loss is nan"}]
+]
+ONE_LAYER = {"layer": 1, "seed": 1, SCORE: 0.5, "method": "full", "prompt": None}
+ROWS += [{"layer": 9, "seed": 1, "error": "the loss is nan"}, ONE_LAYER]
 
 
 def test_a_sweep_has_one_summary_run(tmp_path: Path) -> None:
@@ -39,8 +43,11 @@ def test_a_sweep_has_one_summary_run(tmp_path: Path) -> None:
         )
         found = OfflineRun(tmp_path / "layers" / "wandb")
         ids.add(found.run.run_id)
-        assert found.table("sweep/results")[1][0] == [7, 1, 0.71, None]
-        assert found.table("sweep/layer_curve_table")[1] == [[2, pytest.approx(0.22)], [7, 0.72]]
+        assert found.table("sweep/results")[1][0] == [7, 1, 0.71, "late_prompt", "npg", None]
+        curves = [[2, pytest.approx(0.22)], [7, 0.72]]
+        assert found.table("sweep/layer_curve_table")[1] == [
+            [*point, method] for method in ("npg", "lora") for point in curves
+        ]
         found.folder.rename(tmp_path / turn)
     assert len(ids) == 1
     assert (found.run.run_group, found.run.job_type) == ("layers", "sweep-summary")
@@ -56,8 +63,7 @@ def test_a_sweep_without_wandb_or_without_layers(
 ) -> None:
     log_sweep(WandbConfig(), tmp_path / "off", ROWS, score="final/test/accuracy")
     assert not (tmp_path / "off").exists()
-    rows = [{"data.seed": 1, "final/test/accuracy": 0.5}]
-    log_sweep(OFFLINE, tmp_path, rows, score="final/test/accuracy")
+    log_sweep(OFFLINE, tmp_path, [ONE_LAYER], score="final/test/accuracy")
     found = OfflineRun(tmp_path / "wandb")
     assert "sweep/results._type" in found.summary
     assert not any("layer_curve" in name for name in found.summary)

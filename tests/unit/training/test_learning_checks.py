@@ -27,7 +27,7 @@ def test_warns_when_all_predictions_are_the_same(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         run(toy("masked", "optim.lr=1e-30"))
-    assert len(re.findall(r"All dev predictions are [01]: the prompt has not", caplog.text)) == 1
+    assert len(re.findall(r"All dev predictions are [01]: the model has not", caplog.text)) == 1
 
 
 def test_gradient_norms_are_logged(toy: MakeConfig, tmp_path: Path) -> None:

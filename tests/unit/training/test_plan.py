@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel, T5Config
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, BertConfig, BertModel, T5Config
 
 from lpt.config.schema import Config
 from lpt.models.backbone import checkpoint_source, find_backbone, load_model
@@ -15,7 +16,7 @@ from lpt.models.families import FAMILIES
 from lpt.training.plan import prepare
 from tests.support.configs import configured
 from tests.support.problems import problem_of, problems_of
-from tests.support.tiny import SIZES
+from tests.support.tiny import SIZES, save_tiny
 from tests.support.tokenizers import wordpiece
 
 
@@ -51,6 +52,12 @@ def test_plan_of_a_valid_run(bert: Path) -> None:
     assert prepare(local(bert, "prompt.layer=4")).config.prompt.layer == 4
 
 
+def test_arguments_of_a_generator_are_checked_before_weights_are_loaded(bert: Path) -> None:
+    assert prepare(local(bert, "prompt=idpg")).config.prompt.layer == 1
+    said = refused(local(bert, "prompt=idpg", "prompt.args.m=16"))
+    assert set(said) == {"prompt.args.m"}
+
+
 def test_the_model_has_a_name_from_python_too(bert: Path) -> None:
     config = local(bert)
     for given, name in (("", bert.name), ("mine", "mine")):
@@ -72,6 +79,57 @@ def test_problems_of_template_words_and_sizes_come_together(bert: Path) -> None:
     assert "'wonderful' is 'w' + '##o'" in said["task.label_words"]
     assert "1 to 4" in said["prompt.layer"]
     assert "1 to 96" in said["data.max_length"]
+
+
+def test_tokens_that_the_embedding_lacks_may_not_occur(
+    bert: Path, tmp_path: Path, toy_data: Path
+) -> None:
+    """A tokenizer with more tokens than the model is fine as long as the others occur nowhere."""
+    shutil.copytree(bert, tmp_path / "larger")
+    tokenizer = wordpiece()
+    size = len(tokenizer)
+    tokenizer.add_tokens(["tedious", "zzz", "superb"])
+    tokenizer.save_pretrained(tmp_path / "larger")
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    words = ("task.labels=['0','1']", "task.label_words=[terrible,great]")
+    given = (*words, f"data.path={data}", "+task.extra={more:{file:more.tsv}}")
+    assert prepare(local(tmp_path / "larger", *given)).word_ids
+    for split, lines in (("train", "1\tit was zzz\n"), ("test", "0\ttedious\n1\ta tedious day\n")):
+        with (data / f"{split}.tsv").open("a") as file:
+            file.write(lines)
+    (data / "more.tsv").write_text("1\tgood\n0\tnot zzz\n")
+    found = problems_of(lambda: prepare(local(tmp_path / "larger", *given)))
+    assert [(problem.where, problem.given) for problem in found] == [
+        (
+            "model.path",
+            f"the token 'zzz', in 1 train texts (the first: row 80), has the id {size + 1}",
+        ),
+        (
+            "model.path",
+            f"the token 'tedious', in 2 test texts (the first: row 24), has the id {size}",
+        ),
+        (
+            "model.path",
+            f"the token 'zzz', in 1 more texts (the first: row 1), has the id {size + 1}",
+        ),
+    ]
+    assert f"ids below {size}" in found[0].expected
+    shutil.rmtree(data)
+    shutil.copytree(toy_data, data)
+    other = (*given[:1], "task.label_words=[terrible,superb]", given[2])
+    problem = problem_of(lambda: prepare(local(tmp_path / "larger", *other)))
+    assert problem.where == "task.label_words"
+    assert problem.given == f"the token 'superb', a label word, has the id {size + 2}"
+
+
+def test_a_padding_token_that_the_embedding_lacks(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path / "padded")
+    tokenizer = wordpiece()
+    tokenizer.add_special_tokens({"pad_token": "<new pad>"})
+    tokenizer.save_pretrained(tmp_path / "padded")
+    problem = problem_of(lambda: prepare(local(tmp_path / "padded")))
+    assert "the token '<new pad>', the padding" in problem.given
 
 
 def test_problems_of_files_and_lengths_come_together(bert: Path, tmp_path: Path) -> None:
@@ -132,3 +190,38 @@ def test_model_without_its_language_model_head_is_refused(bert: Path, tmp_path: 
     assert problem.where == "model.path"
     assert "language-model head" in str(problem)
     assert "cls.predictions" in problem.given
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "opt", "llama"])
+def test_weights_of_more_layers_than_the_config_has_are_refused(
+    model_type: str, tmp_path: Path
+) -> None:
+    save_tiny(tmp_path, model_type, wordpiece())
+    config = AutoConfig.from_pretrained(tmp_path)
+    config.num_hidden_layers = 2
+    config.layer_types = None
+    config.save_pretrained(tmp_path)
+    backbone = find_backbone(**checkpoint_source(local(tmp_path).model))
+    problem = problem_of(lambda: load_model(backbone, dtype=torch.float32))
+    assert problem.where == "model.path"
+    assert "4 layers, but num_hidden_layers is 2" in problem.given
+
+
+def test_weights_that_no_language_model_has_may_be_left_out(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "bert", wordpiece())
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in ("bert.pooler.dense", "cls.seq_relationship", "encoder.layer_norms.9"):
+        weights[f"{name}.weight"] = torch.zeros(2, 2)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    backbone = find_backbone(**checkpoint_source(local(tmp_path).model))
+    assert load_model(backbone, dtype=torch.float32).config.num_hidden_layers == 4
+
+
+def test_a_revision_is_one_of_the_hub(bert: Path) -> None:
+    problems = refused(local(bert, "model.revision=v1.0"))
+    assert list(problems) == ["model.revision"]
+    assert "v1.0" in problems["model.revision"]
+    assert "local folder" in problems["model.revision"]
+    of_package = {"name": "x", "path": None, "package": "tests", "gguf_file": None}
+    problem = problem_of(lambda: find_backbone(**of_package, revision="main"))
+    assert problem.where == "model.revision"

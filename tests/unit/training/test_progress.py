@@ -40,12 +40,15 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_shows_bars_that_name_what_is_scored(
-    toy: MakeConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    toy: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     with caplog.at_level(logging.INFO):
-        run(toy("masked"))
+        run(toy("masked", f"cache.dir={tmp_path / 'cache'}"))  # without kept zero-shot scores
     printed = terminal.getvalue()
     for stage in ("Zero-shot on dev", "Zero-shot on test", "Epoch 0", "Testing on test"):
         assert stage in printed
