@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -28,8 +27,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from bench.clock import synchronize
 from bench.growth import measure_growth
+from bench.machine import half_is_fast, machine, matmul_gflops
 from bench.report import print_tables, save_plot
 from bench.synthetic import SIZES, save_model, save_task
 
@@ -179,29 +178,6 @@ def _prompts(layer: int, *, short: bool = False) -> list[Row]:
     ]
 
 
-def matmul_gflops(device: str, dtype: torch.dtype, width: int, seconds: float = 1.0) -> float:
-    """Sustained GFLOP/s of the matrix product of a feed-forward layer, (1024, D) x (D, 4D).
-
-    On a GPU a larger one, which fills it.
-    """
-    if device == "cuda":
-        rows = width = 8192
-    else:
-        rows = 1024
-    a = torch.randn(rows, width, device=device, dtype=dtype)
-    b = torch.randn(4 * width, width, device=device, dtype=dtype)
-    torch.nn.functional.linear(a, b)
-    synchronize(device)
-    started, flop, spent = time.perf_counter(), 0.0, 0.0
-    while spent < seconds:
-        for _ in range(5):
-            torch.nn.functional.linear(a, b)
-            flop += 2 * rows * 4 * width**2
-        synchronize(device)
-        spent = time.perf_counter() - started
-    return flop / spent / 1e9
-
-
 def measure(
     table: list[Row], common: dict[str, Any], folder: Path, turns: int, steps: int, width: int
 ) -> list[dict[str, Any]]:
@@ -249,7 +225,7 @@ def main() -> None:
             "batch_size": 32,
         }
         dtype = "bfloat16" if chosen.device == "cuda" else "float32"
-        half = _fast_half(chosen.device)
+        half = half_is_fast(chosen.device)
         methods = [
             {**row, "group": title}
             for title, table in groups(depth, dtype, half=half).items()
@@ -282,32 +258,6 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 130)
     print_tables(results, console)
     console.print(f"\nThe results are in {chosen.out}.")
-
-
-def machine(device: str) -> dict[str, Any]:
-    """The machine that the figures are from."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    if device == "cuda":
-        name = torch.cuda.get_device_name()
-    capability = torch.backends.cpu.get_cpu_capability() if device == "cpu" else None
-    return {
-        "name": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "capability": capability,
-        "torch": torch.__version__,
-    }
-
-
-def _fast_half(device: str) -> bool:
-    """Whether matrix products are faster in bf16 than in fp32 on this device."""
-    if device == "cuda":
-        return True
-    return matmul_gflops("cpu", torch.bfloat16, 512) > matmul_gflops("cpu", torch.float32, 512)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class ScoresKey(JsonModel):
         return SCORE_FILES.replace("*", digest)
 
 
-class KeptScores(JsonModel):
+class CachedScores(JsonModel):
     """Content of a file.
 
     Attributes:
@@ -60,11 +60,11 @@ class KeptScores(JsonModel):
     scores: list[list[float]]
 
 
-def keep_scores(folder: Path, key: ScoresKey, compute: Callable[[], Tensor]) -> Tensor:
+def cached_scores(folder: Path, key: ScoresKey, compute: Callable[[], Tensor]) -> Tensor:
     """The label scores of a set, (E, labels) in float32, from its file or else computed.
 
     A process that computes the same scores is waited for. Without a folder that can be written,
-    scores are computed and not kept.
+    scores are computed and not cached.
     """
     with ExitStack() as stack:
         try:
@@ -72,7 +72,7 @@ def keep_scores(folder: Path, key: ScoresKey, compute: Callable[[], Tensor]) -> 
             stack.enter_context(FileLock(folder / f".{key.file_name}.lock"))
             kept = _read(folder / key.file_name, key)
         except OSError as error:
-            logger.warning("Zero-shot scores are not kept: %s.", error)
+            logger.warning("Zero-shot scores are not cached: %s.", error)
             return compute()
         if kept is not None:
             return kept
@@ -81,7 +81,7 @@ def keep_scores(folder: Path, key: ScoresKey, compute: Callable[[], Tensor]) -> 
             try:
                 _write(folder / key.file_name, key, scores)
             except OSError as error:
-                logger.warning("Zero-shot scores are not kept: %s.", error)
+                logger.warning("Zero-shot scores are not cached: %s.", error)
         return scores
 
 
@@ -89,7 +89,7 @@ def _read(file: Path, key: ScoresKey) -> Tensor | None:
     if not file.exists():
         return None
     try:
-        kept = read_json_model(file, KeptScores, max_bytes=GB)
+        kept = read_json_model(file, CachedScores, max_bytes=GB)
     except ConfigError as error:
         logger.warning("Computing zero-shot scores again: %s", error)
         return None
@@ -101,7 +101,7 @@ def _read(file: Path, key: ScoresKey) -> Tensor | None:
 
 def _write(file: Path, key: ScoresKey, scores: Tensor) -> None:
     values = scores.tolist()
-    kept = KeptScores(checksum=_checksum(values), key=key, scores=values)
+    kept = CachedScores(checksum=_checksum(values), key=key, scores=values)
     write_atomically(file, kept.model_dump_json() + "\n")
 
 

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from yaml import YAMLError
 
-from lpt.config.command_line import check_overrides, expand_all_keyword
+from lpt.config.command_line import check_overrides, expand_all_keyword, key_of
 from lpt.config.method_checks import check_prompt_keys
 from lpt.config.schema import CONF_DIR, PACKAGE_DIR, Config, composition_error, register, typed
 from lpt.config.validation import validate
@@ -94,8 +94,7 @@ def run_composed(composed: DictConfig) -> float | None:
             raise config_error("sweep", f"{swept[0]} for a single run", "a multirun", _MULTIRUN)
         config = typed(composed)
         problems = validate(config)
-        keys = [text.lstrip("+~").partition("=")[0] for text in given.overrides.task]
-        check_prompt_keys(config, keys, problems)
+        check_prompt_keys(config, map(key_of, given.overrides.task), problems)
         problems.raise_if_any()  # before the slow imports
         return _run(config, given.overrides.task if multirun else sys.argv[1:])
     except (ConfigError, RunError) as error:

@@ -71,6 +71,11 @@ def expand_all_keyword(argument: str) -> str:
     return f"{key}=choice({ALL})" if key in LAYERS and value == ALL else argument
 
 
+def key_of(argument: str) -> str:
+    """Key or group that an override sets, adds (`+`) or removes (`~`)."""
+    return argument.lstrip("+~").partition("=")[0]
+
+
 def config_groups(*folders: Path) -> dict[str, list[str]]:
     """The config groups below the folders and their choices, but for those of Hydra itself."""
     groups: dict[str, set[str]] = {}

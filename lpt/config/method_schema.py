@@ -35,10 +35,7 @@ METHOD_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 PROMPT_KINDS = ("npg", "mppg", "appg", "attention", "inception", "idpg", "static")
 FREE_VECTORS = ("inception", "static")  # kinds with trained vectors that need initial values
 READS_FINAL_STATE = ("idpg",)  # kinds whose generator reads the final state, not hidden states
-AT_INPUT = (
-    *FREE_VECTORS,
-    *READS_FINAL_STATE,
-)  # kinds that read nothing from the layers below the prompt
+AT_INPUT = (*FREE_VECTORS, *READS_FINAL_STATE)  # kinds that read no layer below the prompt
 
 
 @dataclass

@@ -15,11 +15,8 @@ from typing import Any
 import torch
 from peft.tuners.adalora import AdaLoraConfig, RankAllocator
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from lpt.config.method_schema import MethodConfig
-from lpt.methods.base import Splitter
-from lpt.methods.peft_methods import PeftMethod, inject
+from lpt.methods.peft_methods import PeftMethod
 from lpt.models.split import SplitModel
 
 # Shares of the steps: before the budget falls, and after it has fallen.
@@ -94,17 +91,6 @@ class _Updates:
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return list(self._trainable.items())
-
-
-def build_adalora(
-    model: PreTrainedModel, method: MethodConfig, layer: int, split: Splitter
-) -> AdaLora:
-    """Put AdaLoRA into the layers of `model` from `layer` on, and split it.
-
-    Raises:
-        ValueError: PEFT refuses the model or the settings.
-    """
-    return AdaLora(*inject(model, method, layer, split))
 
 
 def _product(name: str, parameter: Tensor) -> Tensor:

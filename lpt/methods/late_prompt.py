@@ -88,11 +88,10 @@ class LatePrompt(Method):
         state = None
         if self.generator.reads_final_state:
             state = self.final_state(hidden, batch)
-            first, single = (
-                torch.zeros_like(batch.summary_index),
-                torch.ones_like(batch.pool_length),
+            batch = batch._replace(
+                summary_index=torch.zeros_like(batch.summary_index),
+                pool_length=torch.ones_like(batch.pool_length),
             )
-            batch = batch._replace(summary_index=first, pool_length=single)
 
         def make(generator: nn.Module, text: Tensor) -> Tensor:
             read = text if state is None else state

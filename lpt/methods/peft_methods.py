@@ -41,7 +41,7 @@ _PEFT_TYPES = {
     "vera": "VERA",
 }
 ALL_LINEAR, NORMS = "all-linear", "norms"
-_NO_NEWS = (  # warnings of PEFT: it does what is right
+_EXPECTED_WARNINGS = (  # of PEFT, which does what is right
     "Unsupported layer type",  # a norm, which LN tuning copies whatever its class
     "fan_in_fan_out is set to False but the target module is `Conv1D`",
     "`is_gradient_checkpointing` is deprecated",
@@ -103,27 +103,21 @@ class PeftMethod(Method):
 
 
 def build_peft_method(
-    model: PreTrainedModel, method: MethodConfig, layer: int, split: Splitter
+    model: PreTrainedModel,
+    method: MethodConfig,
+    layer: int,
+    split: Splitter,
+    kind: type[PeftMethod] = PeftMethod,
 ) -> PeftMethod:
     """Put PEFT's modules into the layers of `model` from `layer` on, and split it.
 
     Raises:
-        ValueError: PEFT refuses the model or the settings.
-    """
-    return PeftMethod(*inject(model, method, layer, split))
-
-
-def inject(
-    model: PreTrainedModel, method: MethodConfig, layer: int, split: Splitter
-) -> tuple[SplitModel, dict[str, nn.Parameter], dict[str, Tensor], Any]:
-    """The arguments of `PeftMethod`.
-
-    Raises:
+        ConfigError: PEFT has no such method or option, or no module is a target.
         ValueError: PEFT refuses the model or the settings.
     """
     peft_config = build_peft_config(model, method, layer)
     with warnings.catch_warnings():
-        for message in _NO_NEWS:
+        for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
         try:
             peft_model = get_peft_model(model, peft_config)
@@ -138,7 +132,7 @@ def inject(
     if not any(parameter.numel() for parameter in trainable.values()):
         raise ValueError("nothing would train")
     tensors = _saved_tensors(peft_model)
-    return split(model, trainable), trainable, tensors, peft_config
+    return kind(split(model, trainable), trainable, tensors, peft_config)
 
 
 def build_peft_config(model: PreTrainedModel, method: MethodConfig, layer: int) -> PeftConfig:

@@ -77,9 +77,10 @@ def _peft(model: PreTrainedModel, config: Config, split: Splitter) -> Method:
 
 
 def _adalora(model: PreTrainedModel, config: Config, split: Splitter) -> Method:
-    from lpt.methods.adalora import build_adalora
+    from lpt.methods.adalora import AdaLora
+    from lpt.methods.peft_methods import build_peft_method
 
-    return build_adalora(model, config.method, _layer(config), split)
+    return build_peft_method(model, config.method, _layer(config), split, AdaLora)
 
 
 def _prefix(model: PreTrainedModel, config: Config, split: Splitter) -> Method:

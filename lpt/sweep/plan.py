@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from lpt.caching.policy import reason_not_to_cache
-from lpt.config.command_line import ALL
+from lpt.config.command_line import ALL, key_of
 from lpt.config.compose import RunComposer
 from lpt.config.method_checks import check_layer, check_prompt_keys
 from lpt.config.schema import Config, at_layer, first_layer
@@ -82,8 +82,8 @@ class Composer:
         """
         config, others = self._composer.compose(settings), Problems()
         if "method" in settings:
-            check_prompt_keys(config, map(_key, self.space.fixed), others)
-        shared = [text for text in self.space.fixed if not others.mentions(_key(text))]
+            check_prompt_keys(config, map(key_of, self.space.fixed), others)
+        shared = [text for text in self.space.fixed if not others.mentions(key_of(text))]
         overrides = [*shared, *(f"{key}={value}" for key, value in settings.items())]
         return Point(name or _folder_name(settings), settings, overrides, config)
 
@@ -169,10 +169,6 @@ def _config_name() -> str:
     return "train" if name in (None, "sweep") else str(name)
 
 
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
-
-
 def _folder_name(settings: Settings) -> str:
     """The settings as a name that needs no quoting on the command line."""
     text = "_".join(f"{key}-{value}" for key, value in settings.items())
@@ -198,7 +194,7 @@ def check_points(points: Sequence[Point], console: Console, space: Space) -> Non
     for point in points:
         with problems.collect():
             found = validate(point.config)
-            check_prompt_keys(point.config, map(_key, point.overrides), found)
+            check_prompt_keys(point.config, map(key_of, point.overrides), found)
             found.raise_if_any()
             valid.append(point)
     groups, hidden = _by_cache_group(valid), not console.is_terminal

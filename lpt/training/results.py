@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lpt.caching.entry import SetLayer
 from lpt.caching.fill import hidden_state_keys
-from lpt.caching.scores import ScoresKey, keep_scores
+from lpt.caching.scores import ScoresKey, cached_scores
 from lpt.config.resolve import to_dict
 from lpt.data.datamodule import TaskDataModule
 from lpt.data.eval_output import EvalOutput, prediction_columns
@@ -61,7 +61,7 @@ def score_zero_shot(
             continue
         compute = partial(_zero_shot_labels, trainer, module, data, name)
         key = ScoresKey(states=keys[SetLayer(name, last)], words=list(data.word_ids))
-        found = compute() if folder is None else keep_scores(folder, key, compute)
+        found = compute() if folder is None else cached_scores(folder, key, compute)
         order = torch.tensor(examples.row_ids).argsort()
         predictions = Predictions(torch.tensor(examples.row_ids)[order], found[order])
         evaluator = module.evaluator

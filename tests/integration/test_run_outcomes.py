@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
 import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from transformers import AutoTokenizer
 
 from lpt.errors import ConfigError
 from lpt.experiment import run
 from lpt.models.backbone import load_model
-from lpt.predictor import Predictor
 from lpt.runs.adapter import load_adapter
 from lpt.runs.record import RunRecord
 from lpt.training.module import build_model, build_module
@@ -158,88 +149,6 @@ def test_adapter_is_refused_with_another_config(toy: MakeConfig, tmp_path: Path)
     plan.backbone.config.num_attention_heads = 1
     with pytest.raises(ConfigError, match="the backbone it was trained on"):
         load_adapter(tmp_path / "run" / "adapter", load_model(plan.backbone, dtype=torch.float32))
-
-
-@pytest.mark.parametrize("model", ["masked", "causal"])
-def test_predictor_predicts_what_the_run_predicted(
-    toy: MakeConfig, tmp_path: Path, toy_data: Path, model: str
-) -> None:
-    run(toy(model, "data.eval_batch_size=5"))
-    rows = [line.split("\t") for line in (toy_data / "test.tsv").read_text().splitlines()]
-    predict = Predictor(tmp_path / "run" / "adapter")
-    assert predict([]) == []
-    predictions = predict([{"text": text} for _, text in rows])
-    written = table(tmp_path / "run" / "predictions.tsv")
-    assert [p.label for p in predictions] == [row["prediction"] for row in written]
-    assert all(max(p.scores, key=p.scores.__getitem__) == p.label for p in predictions)
-    good: dict[str, Any] = {"text": "good"}
-    frame = pd.DataFrame({"text": ["good", None, "bad"]})
-    assert predict(frame.dropna().to_dict("records")) == predict([good, {"text": "bad"}])
-    for value in (None, math.nan, pd.NA, 5, True, b"good", ["good"], "\ud83d"):
-        [problem] = problems_of(partial(predict, [good, {"text": value}]))
-        given = f"{value!r}, which is no text"
-        assert (problem.where, problem.given) == ("rows[1].text", given)
-    bad: Any = [good, {"txt": "bad"}, "bad", ("bad",), frame.iloc[0]]
-    problems = problems_of(lambda: predict(bad))
-    kinds = ("no such column", "a str", "a tuple", "a Series")
-    assert [problem.given for problem in problems] == list(kinds)
-    assert [problem.where for problem in problems[:2]] == ["rows[1].text", "rows[2]"]
-    others: list[tuple[Any, str]] = [("bad", "a str"), (frame, "a DataFrame"), (good, "a dict")]
-    for given_rows, kind in others:
-        [problem] = problems_of(partial(predict, given_rows))
-        assert problem.given == kind
-
-
-@pytest.mark.parametrize("model", ["masked", "causal"])
-def test_threads_share_a_predictor(
-    *,
-    toy: MakeConfig,
-    checkpoints: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    model: str,
-) -> None:
-    """With a tokenizer that has threads of its own and, as many have, truncates and pads."""
-    folder = tmp_path / "model"
-    shutil.copytree(checkpoints[model], folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(8)
-    tokenizer.enable_padding(length=8)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    run(toy(model, f"model.path={folder}", "data.max_length=24"))
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
-    predict = Predictor(tmp_path / "run" / "adapter")
-    words = ("the film", "good", "bad", "</s> [MASK]", "it was a " * 20)
-    calls = [
-        [{"text": " ".join(words[(i * j + i + j) % 5] for j in range(1 + i % 7))}] * (1 + i % 3)
-        for i in range(60)
-    ]
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as threads:
-            found = list(threads.map(predict, calls))
-    finally:
-        sys.setswitchinterval(usual)
-    assert found == [predict(rows) for rows in calls]
-
-
-@pytest.mark.parametrize("model", ["masked", "causal"])
-def test_predictor_refuses_tokens_that_the_embedding_lacks(
-    toy: MakeConfig, checkpoints: dict[str, Path], tmp_path: Path, model: str
-) -> None:
-    larger = tmp_path / "larger"
-    shutil.copytree(checkpoints[model], larger)
-    tokenizer = AutoTokenizer.from_pretrained(larger)
-    tokenizer.add_tokens(["zzz"])
-    tokenizer.save_pretrained(larger)
-    run(toy(model, f"model.path={larger}"))
-    predict = Predictor(tmp_path / "run" / "adapter")
-    rows = [{"text": text} for text in ("good", "zzz bad", "bad", "zzz zzz")]
-    found = problems_of(lambda: predict(rows))
-    assert [problem.where for problem in found] == ["rows[1]", "rows[3]"]
-    assert found[0].given == f"'zzz' has the id {len(tokenizer) - 1}"
-    assert len(predict(rows[::2])) == 2
 
 
 @pytest.mark.parametrize("model", ["masked", "causal"])

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lpt.data.batching import Collator
-from lpt.data.packing import PackedTokens
-from lpt.data.templates import Encoded
 from lpt.methods.registry import build_method
-from lpt.models.scoring import LabelScorer, sequence_losses
+from lpt.models.scoring import sequence_losses
+from tests.support.label_parts import scores_together_and_alone
 from tests.support.late_prompts import make_batch, make_text
 from tests.support.tiny import tiny_model
 from tests.unit.methods.test_methods import SETTINGS, WORDS, build, method_config
@@ -23,18 +21,7 @@ PARTS = ("adapter", "bitfit", "dora", "full", "ia3", "ln_tuning", "lora", "vera"
 @pytest.mark.parametrize("name", PARTS)
 def test_labels_that_share_a_context_score_as_if_alone(name: str, family: str, layer: int) -> None:
     model = build(name, tiny_model(family), layer)
-    contexts = [[1, *range(10, 10 + n)] for n in (12, 3, 7)]
-    endings = [[[30, 31, 2], [32, 2]], [[33, 2], [34, 35, 36, 2]], [[37], [38, 2]]]
-    encoded = Encoded(contexts, label_parts=endings)
-    packed = PackedTokens([encoded], model.split.config.pad_token_id)
-    labels, row_ids, words = [0, 1, 1], [0, 1, 2], [30, 32]
-    shared = Collator(packed, labels, row_ids, words, score_all=True)([0, 1, 2])
-    alone = torch.empty(3, 2)
-    with torch.no_grad():
-        scores = LabelScorer("causal", words)(model(shared), shared)
-        for label in (0, 1):
-            one = Collator(packed, [label] * 3, row_ids, words, score_all=False)([0, 1, 2])
-            alone[:, label] = -sequence_losses(model(one), one, 3)
+    scores, alone = scores_together_and_alone(model)
     torch.testing.assert_close(scores, alone, atol=1e-5, rtol=1e-5)
 
 
