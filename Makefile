@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo model bench bench-start test test-all test-lowest lint format clean
+.PHONY: help demo model bench bench-start test test-all test-lowest lint docs format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,9 +52,12 @@ test-lowest: ## the fast tests with the lowest versions that pyproject.toml allo
 bench-start: $(VENV)/installed ## time until a refused value, a dry run and a two-step run have ended
 	$(BIN)/python -m bench.start
 
+docs: $(VENV)/installed ## build the site of the docs in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(VENV)/installed ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) $(LOWEST) build runs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LOWEST) build runs site .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -102,13 +102,13 @@ def save_plot(results: dict[str, Any], file: Path) -> None:
     )
     titles = [m["title"] for m in methods]
     speeds = [m["examples_per_second"] for m in methods]
-    colours = [_GREY if m["layer"] == 1 else _BLUE if m["cache"] else _LIGHT for m in methods]
-    bars = left.barh(titles, speeds, color=colours)
+    colors = [_GREY if m["layer"] == 1 else _BLUE if m["cache"] else _LIGHT for m in methods]
+    bars = left.barh(titles, speeds, color=colors)
     left.bar_label(bars, [f"{s:.1f}" for s in speeds], padding=4)
     left.set_xlim(0, 1.15 * max(speeds))
     left.invert_yaxis()
     left.set_xlabel("training examples per second")
-    left.set_title(f"{results['model']}, prompt at layer {results['layer']}, {dtype}")
+    left.set_title(f"{results['model']}, {dtype}")
 
     points = growth["layers"]
     middle.plot([p["layer"] for p in points], [p["seconds"] for p in points], "o-", color=_BLUE)
@@ -123,14 +123,14 @@ def save_plot(results: dict[str, Any], file: Path) -> None:
         "LoRA, r = 8": (_GREY, "--"),
         "prompt at the input": (_GREY, "-"),
     }
-    for name, (colour, style) in styles.items():
+    for name, (color, style) in styles.items():
         line = [p for p in growth["lengths"] if p["method"] == name]
         right.plot(
             [p["tokens"] for p in line],
             [p["seconds"] for p in line],
             style,
             marker="o",
-            color=colour,
+            color=color,
             label=name,
         )
     right.set_xlabel("tokens per row")

@@ -181,11 +181,11 @@ def _method(plan: Plan) -> tuple[LightningModule, TaskDataModule, Trainer, float
 
 
 def _baseline(plan: Plan) -> tuple[LightningModule, TaskDataModule, Trainer, float]:
-    config = plan.config
-    dtype, attention = getattr(torch, config.model.dtype), config.model.attention
-    model = PeftLora(load_model(plan.backbone, dtype=dtype, attention=attention))
+    dtype = getattr(torch, plan.config.model.dtype)
+    # sdpa is the choice of transformers, in any precision.
+    model = PeftLora(load_model(plan.backbone, dtype=dtype, attention="sdpa"))
     trainer = Trainer(
-        accelerator=config.strategy.accelerator,
+        accelerator=plan.config.strategy.accelerator,
         devices=1,
         max_steps=_ENDLESS,
         limit_val_batches=0,

@@ -140,6 +140,12 @@ def config_error(where: str, given: str, expected: str = "", hint: str = "") -> 
     return ConfigError([Problem(where, given, expected, hint)])
 
 
+def type_of(value: object) -> str:
+    """The type of a value with its article: `an int`."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def first_line(error: BaseException) -> str:
     """What an error says in its first line; its type if it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from lpt.caching.fill import cache_hidden_states
 from lpt.config.resolve import to_dict
 from lpt.config.schema import Config
 from lpt.data.datamodule import TaskDataModule
+from lpt.data.sources import Source
 from lpt.methods.base import Method
 from lpt.runs.adapter import BackboneIdentity
 from lpt.runs.environment import Environment, current_environment
@@ -26,6 +27,7 @@ from lpt.tracking.wandb import finished_run
 from lpt.training import results
 from lpt.training.callbacks.dev_history import DevHistory
 from lpt.training.callbacks.preemption import Preemption
+from lpt.training.callbacks.progress import in_terminal
 from lpt.training.callbacks.throughput import ThroughputMonitor
 from lpt.training.checkpoints import ResumePoint, check_same_backbone, find_earlier_run
 from lpt.training.launcher import launch_run, needs_launch
@@ -36,12 +38,22 @@ from lpt.training.trainer import build_trainer, find_callback
 logger = logging.getLogger(__name__)
 
 
-def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
+def run(
+    config: Config,
+    command: Sequence[str] = (),
+    *,
+    source: Source | None = None,
+    quiet: bool = False,
+    use_trained: Callable[[Plan, Method], None] | None = None,
+) -> RunRecord | None:
     """Train a method and score it.
 
     Args:
         config: Configuration of the run.
         command: Overrides on the command line that the configuration comes from.
+        source: Source of the rows; None: the one that the configuration names.
+        quiet: Whether to show neither progress bars nor the results.
+        use_trained: Called with the trained model at the end of a run in this process.
 
     Returns:
         The record of the run; None for a dry run.
@@ -56,7 +68,7 @@ def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
     started, environment = time.perf_counter(), current_environment(config.strategy.accelerator)
     check_devices(config.strategy)
     launching = needs_launch(config.strategy)
-    plan = prepare(config)
+    plan = prepare(config, source=source)
     config = plan.config
     with explain_os_errors(None), ExitStack() as stack:
         if config.run_dir is not None and Path(config.run_dir).is_dir() and not launching:
@@ -70,7 +82,7 @@ def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
         if earlier is not None:
             check_same_backbone(config, identity)
         if isinstance(earlier, RunRecord):
-            print_results(earlier, Console())
+            print_results(earlier, Console(quiet=quiet))
             return earlier
         if earlier is not None:
             logger.info("Resuming from %s at step %d.", *earlier)
@@ -80,7 +92,10 @@ def run(config: Config, command: Sequence[str] = ()) -> RunRecord | None:
             stack.enter_context(context(run_dir))
         stack.enter_context(finished_run(config.logger.wandb))
         results.save_config(plan, identity, run_dir)
-        return _train(plan, model, identity, earlier, started, environment, command)
+        record = _train(plan, model, identity, earlier, started, environment, command, quiet)
+        if use_trained is not None:
+            use_trained(plan, model)
+        return record
 
 
 def _train(
@@ -91,6 +106,7 @@ def _train(
     started: float,
     environment: Environment,
     command: Sequence[str],
+    quiet: bool,
 ) -> RunRecord:
     """Precompute hidden states, score zero-shot, fit, score the best checkpoint, save."""
     config, run_dir = plan.config, Path(str(plan.config.run_dir))
@@ -98,7 +114,7 @@ def _train(
     data = TaskDataModule(config, plan.splits, plan.encoder, plan.word_ids)
     module = build_module(plan, model)
     checkpoint, step = resume_point or (None, None)
-    trainer = build_trainer(config, run_dir, model, step)
+    trainer = build_trainer(config, run_dir, model, step, bars=in_terminal() and not quiet)
     history, monitor = find_callback(trainer, DevHistory), find_callback(trainer, ThroughputMonitor)
     monitor.run_started = started
     with find_callback(trainer, Preemption).watch():
@@ -129,5 +145,5 @@ def _train(
     )
     if trainer.is_global_zero:
         results.save_outputs(plan, model, backbone, record, outputs, trainer.loggers)
-        print_results(record, Console())
+        print_results(record, Console(quiet=quiet))
     return record

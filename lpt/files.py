@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal, Self, TypeVar
 
 import xxhash
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -82,16 +83,17 @@ class JsonFile(JsonModel):
         write_atomically(folder / self.file_name, self.model_dump_json(indent=2) + "\n")
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8: it holds either all of the content or what it held before.
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` once the block has ended.
 
     Raises:
-        OSError: It cannot be written; no partial file is left.
+        OSError: It cannot be written; no partial file is left, whatever ended the block.
     """
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -101,6 +103,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk does not say which file it was
         raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8: it holds either all of the content or what it held before.
+
+    Raises:
+        OSError: It cannot be written; no partial file is left.
+    """
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def check_new_folder(folder: Path, key: str, problems: Problems) -> None:
+    """Add a problem unless a folder to be written is new or empty."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        problems.add(key, f"{folder}, which is there already", "a new or an empty folder")
 
 
 def checksum(file: Path, size: int) -> str:

@@ -23,6 +23,7 @@ from lpt.config.schema import Config
 from lpt.models import hub_access
 from tests.support import plugin
 from tests.support.configs import configured
+from tests.support.hub_server import SERVER, HubServer
 from tests.support.tiny import save_tiny
 from tests.support.tokenizers import causal, wordpiece
 
@@ -55,6 +56,24 @@ def hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_access, "_failures", [])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE)
     monkeypatch.setenv("HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+
+
+@pytest.fixture(scope="session")
+def started() -> HubServer:
+    """The stand-in for the Hub, answering."""
+    SERVER.start()
+    return SERVER
+
+
+@pytest.fixture
+def hub(started: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """The Hub, for a process that has not asked it yet; times are shorter than in use."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_access, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(hub_access, "_PAUSE_S", 0.1)
+    yield started
+    started.heal()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ File names, labels and line formats are those of the suites' own writers (jiant)
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
@@ -19,7 +18,8 @@ from lpt.data.candidates import ANSWER, GROUP, ID
 from lpt.data.splits import OFFICIAL
 from lpt.errors import Problems, config_error
 from lpt.files import write_atomically
-from lpt.runs.record import RunRecord, predictions_file
+from lpt.runs.predictions import predictions_file, read_predictions
+from lpt.runs.record import RunRecord
 
 logger = logging.getLogger(__name__)
 Row = Mapping[str, str]
@@ -207,8 +207,7 @@ def _content(file: LeaderboardFile, folder: Path, record: RunRecord, set_name: s
     predictions = folder / predictions_file(set_name)
     if not predictions.is_file():
         raise ValueError(f"has no predictions for {set_name}")
-    with predictions.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    rows = read_predictions(folder, set_name)
     grouped = bool(rows) and ANSWER in rows[0]
     size = len({row[GROUP] for row in rows}) if grouped else len(rows)
     if size != file.size:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -20,12 +20,19 @@ from omegaconf import DictConfig
 from yaml import YAMLError
 
 from lpt.config.command_line import check_overrides, expand_all_keyword, key_of
+from lpt.config.compose import RunComposer, composition_error, register, typed
 from lpt.config.method_checks import check_prompt_keys
-from lpt.config.schema import CONF_DIR, PACKAGE_DIR, Config, composition_error, register, typed
+from lpt.config.schema import CONF_DIR, PACKAGE_DIR, Config
 from lpt.config.validation import validate
 from lpt.errors import CTRL_C, FAILURE, USAGE_ERROR, ConfigError, RunError, config_error
 
 _MULTIRUN = "python sweep.py ..., or python train.py -m ..."
+_USAGE = """usage: lpt-{} [group=choice ...] [key=value ...]
+
+dry_run=true checks everything and prints the resolved configuration; `--cfg job` prints it
+unchecked; `--config-dir FOLDER` adds groups of your own; `--hydra-help` lists Hydra's flags.
+
+"""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
@@ -44,7 +51,10 @@ def run_hydra(config_name: str) -> None:
     compose = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
     try:
         sys.argv[1:] = map(expand_all_keyword, sys.argv[1:])
-        _check_arguments(sys.argv[1:])
+        flags = _parse_arguments(sys.argv[1:])
+        if flags.help:
+            _print_help(config_name, flags)
+            return
         os.environ[_FULL_ERROR] = "1"  # Hydra raises its errors instead of printing them
         compose(run_composed)()
     except (ConfigError, RunError) as error:
@@ -95,7 +105,8 @@ def run_composed(composed: DictConfig) -> float | None:
         config = typed(composed)
         problems = validate(config)
         check_prompt_keys(config, map(key_of, given.overrides.task), problems)
-        problems.raise_if_any()  # before the slow imports
+        if config.task.labels and config.task.label_words:  # or else the data suggest them
+            problems.raise_if_any()  # before the slow imports
         return _run(config, given.overrides.task if multirun else sys.argv[1:])
     except (ConfigError, RunError) as error:
         if multirun:
@@ -120,17 +131,17 @@ def _run(config: Config, command: Sequence[str]) -> float | None:
     return record.selection.value if record is not None else None
 
 
-def _check_arguments(arguments: Sequence[str]) -> None:
-    """Check the overrides, unless only Hydra knows all names.
+def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags, after a check of the overrides, unless only Hydra knows all names.
 
     That is so in tab completion, in a rerun, and with search paths besides `--config-dir`.
     """
     # Hydra has no public function for this; pyproject.toml keeps its version below 1.4.
     from hydra._internal.utils import get_args_parser
 
-    flags = get_args_parser().parse_args(list(arguments))
+    flags: argparse.Namespace = get_args_parser().parse_args(list(arguments))
     if flags.shell_completion or flags.experimental_rerun or flags.config_path:
-        return
+        return flags
     folders = [Path(flags.config_dir)] if flags.config_dir else []
     files = [folder / f"{flags.config_name}.yaml" for folder in folders]
     texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
@@ -142,6 +153,20 @@ def _check_arguments(arguments: Sequence[str]) -> None:
         found = f"with {', '.join(['--multirun'] * flags.multirun + swept)}"
         hint = "leave that out; dry_run=true instead of --cfg lists the jobs of a sweep"
         raise config_error("--cfg", found, "a single run", hint)
+    return flags
+
+
+def _print_help(config_name: str, flags: argparse.Namespace) -> None:
+    """Print all groups and keys, with values as these arguments set them."""
+    from lpt.config.reference import help_text
+
+    parsed = OverridesParser.create().parse_overrides(flags.overrides)
+    single = [str(given.input_line) for given in parsed if not given.is_sweep_override()]
+    folder = Path(flags.config_dir).absolute() if flags.config_dir else None
+    composer = RunComposer(single, flags.config_name or config_name, folder)
+    sys.stdout.write(
+        f"{_USAGE.format(config_name)}{help_text(composer.compose_choices(), composer.groups)}\n"
+    )
 
 
 def _exit_with(error: ConfigError | RunError) -> NoReturn:
@@ -155,25 +180,10 @@ def _exit_with(error: ConfigError | RunError) -> NoReturn:
 def configure_logging() -> None:
     """Print what lpt logs, and no warnings that lpt has dealt with."""
     from lpt.runs.run_dir import is_global_zero  # slow to import
+    from lpt.training.silence import silence_libraries
 
     console = logging.StreamHandler()
     # The log file of a run has more. What concerns all ranks, rank 0 prints.
     console.setLevel(logging.INFO if is_global_zero() else logging.ERROR)
-    if not sys.stderr.isatty():  # no bars in a file
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
-    for name in ("lightning.pytorch", "httpx", "httpx2", "wandb"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        "does not have many workers",  # batches are small and ready-made
-        "isinstance.treespec, LeafSpec",  # Lightning 2.6 with torch 2.13
-        "sync_dist=True",  # logged values are already global
-        "in eval mode at the start of training",  # frozen layers are, on purpose
-        "smaller than the logging interval",  # few-shot runs have few steps
-    ):
-        warnings.filterwarnings("ignore", f".*{message}.*")
-    # A resumed run: its folder is not empty, and the data module knows its place in the epoch.
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    silence_libraries(bars=sys.stderr.isatty())  # no bars in a file

@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
+    ConfigIndexError,
     ConfigKeyError,
     MissingMandatoryValue,
     OmegaConfBaseException,
@@ -56,12 +57,21 @@ def check_overrides(overrides: Sequence[str], *folders: Path) -> None:
             problems.add(argument, str(error).splitlines()[0], "key=value", _QUOTING)
             continue
         name = override.key_or_group
-        if name in _MEANINGLESS:
-            problems.add(name, "has no effect", "", _MEANINGLESS[name])
-        elif name in groups:
-            _check_choices(override, groups[name], name in schema, problems)
-        elif not override.is_hydra_override():
-            _check_key(override, schema, list(groups), problems)
+        if name in groups or name in _MEANINGLESS or not override.is_hydra_override():
+            _check_setting(name, _values(override), groups, schema, problems)
+    problems.raise_if_any()
+
+
+def check_settings(settings: Mapping[str, Any], *folders: Path) -> None:
+    """As `check_overrides`, of keys and groups with their values in Python.
+
+    Raises:
+        ConfigError: An unknown name, or a value of the wrong type.
+    """
+    problems = Problems()
+    groups, schema = config_groups(*folders), OmegaConf.structured(Config)
+    for name, value in settings.items():
+        _check_setting(name, [value], groups, schema, problems)
     problems.raise_if_any()
 
 
@@ -96,23 +106,38 @@ def config_folders(config_dir: Path | None = None) -> list[Path]:
     return folders if config_dir is None else [*folders, config_dir]
 
 
-def _check_choices(
-    override: Override, options: Sequence[str], single: bool, problems: Problems
+def _check_setting(
+    name: str,
+    values: Sequence[Any],
+    groups: Mapping[str, Sequence[str]],
+    schema: Any,
+    problems: Problems,
 ) -> None:
-    name = override.key_or_group
-    for value in _values(override):
+    if name in _MEANINGLESS:
+        problems.add(name, "has no effect", "", _MEANINGLESS[name])
+    elif name in groups:
+        _check_choices(name, values, groups[name], name in schema, problems)
+    else:
+        _check_key(name, values, schema, list(groups), problems)
+
+
+def _check_choices(
+    name: str, values: Sequence[Any], options: Sequence[str], single: bool, problems: Problems
+) -> None:
+    for value in values:
         choices = value if isinstance(value, list) else [value]
         if len(choices) > 1 and single and name not in _COMBINING:
-            problems.add(f"{name}={override.value()}", "several choices", "one")
+            problems.add(f"{name}={value}", "several choices", "one")
         for choice in choices:
             if choice is not None and str(choice) not in options:
                 hint = did_you_mean(str(choice), options)
                 problems.add(f"{name}={choice}", "no such choice", ", ".join(options), hint)
 
 
-def _check_key(override: Override, schema: Any, groups: list[str], problems: Problems) -> None:
-    name = override.key_or_group
-    for value in _values(override):
+def _check_key(
+    name: str, values: Sequence[Any], schema: Any, groups: list[str], problems: Problems
+) -> None:
+    for value in values:
         try:
             if name not in LAYERS or value != ALL:
                 OmegaConf.update(schema, name, value)
@@ -121,7 +146,7 @@ def _check_key(override: Override, schema: Any, groups: list[str], problems: Pro
             hint = did_you_mean(name, names) or did_you_mean(name.split(".")[-1], groups)
             problems.add(name, "no such key", "a key that --help lists", hint)
             return
-        except MissingMandatoryValue:
+        except (MissingMandatoryValue, ConfigIndexError):
             pass  # an item of a list that a config file has
         except OmegaConfBaseException as error:
             problems.add(name, str(error).splitlines()[0])
@@ -145,7 +170,7 @@ def parse_value(text: str) -> Any:
 
 def label_aliases_setting(aliases: Mapping[str, str]) -> str:
     """How to set label aliases: an override, or YAML where Hydra's grammar has no such key."""
-    override = ",".join(f"{key}:{_quoted(label)}" for key, label in aliases.items())
+    override = ",".join(f"{key}:{quoted(label)}" for key, label in aliases.items())
     try:
         typed = {spelling for key in parse_value(f"{{{override}}}") for spelling in spellings(key)}
     except HydraException:
@@ -156,6 +181,7 @@ def label_aliases_setting(aliases: Mapping[str, str]) -> str:
     return f"label_aliases: {{{listed}}} in the YAML file of the task"
 
 
-def _quoted(label: str) -> str:
+def quoted(label: str) -> str:
+    """A label as Hydra's grammar takes it in a list."""
     bare = label.isascii() and label.isidentifier() and parse_value(label) == label
     return label if bare else f"'{label}'"

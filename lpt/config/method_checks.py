@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lpt.config.checks import Checks, check_limits
 from lpt.config.extras import check_extra
-from lpt.config.method_schema import AT_INPUT, FREE_VECTORS, METHOD_SETTINGS
+from lpt.config.method_schema import AT_INPUT, FREE_VECTORS, METHOD_SETTINGS, PromptConfig
 from lpt.config.schema import Config, first_layer
 from lpt.errors import Problems
+
+# What a method needs besides its own settings: key, whether it holds, what is expected.
+_RULES: Mapping[str, Sequence[tuple[str, Callable[[Config], bool], str]]] = {
+    "late_prompt": [
+        ("prompt", lambda c: c.prompt is not None, "a kind of prompt with method=late_prompt")
+    ],
+    "prefix": [
+        (
+            "trainer.gradient_checkpointing",
+            lambda c: not c.trainer.gradient_checkpointing,
+            "false: method=prefix passes keys and values, which are not recomputed",
+        )
+    ],
+    "ptuning": [
+        (
+            "method.layer",
+            lambda c: c.method.layer in (None, 1),
+            "1 or null: the virtual tokens of P-tuning enter at the input",
+        )
+    ],
+    "head": [
+        ("loss", lambda c: c.loss != "vocabulary", "label_words or null with method=head"),
+    ],
+}
 
 
 def validate_method(config: Config) -> Problems:
@@ -41,29 +65,24 @@ def check_method_settings(config: Config, checks: Checks) -> None:
         checks.add("method.config", str(method.config), "a config with peft_type", hint)
     if method.name in METHOD_SETTINGS and {"config", "r"} & set(fitting):
         check_extra("peft", "method.name", checks)
-    has_prompt = method.name != "late_prompt" or prompt is not None
-    checks.require(has_prompt, "prompt", "a kind of prompt with method=late_prompt")
-    if method.name == "prefix":
-        expected = "false: method=prefix passes keys and values, which are not recomputed"
-        checks.require(
-            not config.trainer.gradient_checkpointing, "trainer.gradient_checkpointing", expected
-        )
-    if method.name == "ptuning":
-        expected = "1 or null: the virtual tokens of P-tuning enter at the input"
-        checks.require(method.layer in (None, 1), "method.layer", expected)
-    if method.name == "head":
-        checks.require(config.loss != "vocabulary", "loss", "label_words or null with method=head")
+    for key, holds, expected in _RULES.get(method.name, ()):
+        checks.require(holds(config), key, expected)
     if method.name == "late_prompt" and prompt is not None:
-        static = prompt.kind == "static"
-        several = len(set(prompt.layers)) == len(prompt.layers) != 1
-        checks.require(several, "prompt.layers", "two or more distinct layers, or prompt.layer")
-        first = first_layer(config)
-        for key, layer in {"prompt.layer": prompt.layer, "method.layer": method.layer}.items():
-            checks.require(layer in (None, first), key, f"null, or {first}, the lowest layer")
-        expected = "null for a static prompt, a width, e.g. 128, for a generator"
-        checks.require(static == (prompt.bottleneck is None), "prompt.bottleneck", expected)
-        free = prompt.kind in FREE_VECTORS
-        checks.require(free or prompt.init is None, "prompt.init", f"null for {prompt.kind}")
+        _check_prompt(config, prompt, checks)
+
+
+def _check_prompt(config: Config, prompt: PromptConfig, checks: Checks) -> None:
+    """Check that the settings of a late prompt fit together."""
+    several = len(set(prompt.layers)) == len(prompt.layers) != 1
+    checks.require(several, "prompt.layers", "two or more distinct layers, or prompt.layer")
+    first = first_layer(config)
+    for key, layer in {"prompt.layer": prompt.layer, "method.layer": config.method.layer}.items():
+        checks.require(layer in (None, first), key, f"null, or {first}, the lowest layer")
+    static = prompt.kind == "static"
+    expected = "null for a static prompt, a width, e.g. 128, for a generator"
+    checks.require(static == (prompt.bottleneck is None), "prompt.bottleneck", expected)
+    free = prompt.kind in FREE_VECTORS
+    checks.require(free or prompt.init is None, "prompt.init", f"null for {prompt.kind}")
 
 
 def _names_modules(targets: Any) -> bool:

@@ -6,18 +6,15 @@ values and ranges are in the metadata of a field, checked by `lpt.config.validat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
 
-from lpt.config.label_text import read_label_texts
 from lpt.config.method_schema import MethodConfig, PromptConfig
 from lpt.config.task_schema import MAX_SEED, DataConfig, TaskConfig, limited
-from lpt.errors import ConfigError, Problems, config_error
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # In an installed package, conf/ lies inside it (pyproject.toml); in the clone, beside it.
@@ -228,43 +225,20 @@ class Config:
     dry_run: bool = False
     """Check everything without loading weights, print the resolved configuration, and stop."""
 
+    @staticmethod
+    def compose(settings: Mapping[str, Any]) -> Config:
+        """The configuration with these settings, and the defaults of the command line otherwise.
 
-def register() -> None:
-    """Register the schema and the `lpt.package` resolver with Hydra.
+        Args:
+            settings: Values by key, choices by group, as on the command line:
+                `{"model": "roberta-large", "data": "kshot", "data.k": 32}`.
 
-    `${lpt.package:data/demo}` is the absolute path of a folder inside the lpt package.
-    """
-    schema = OmegaConf.structured(Config)
-    for free in (schema.task.label_aliases, schema.method.config, schema.prompt.args):
-        OmegaConf.set_struct(free, False)  # new keys without Hydra's `+`
-    ConfigStore.instance().store(name="schema", node=schema)
-    OmegaConf.register_new_resolver(
-        "lpt.package", lambda relative: str(PACKAGE_DIR / relative), replace=True
-    )
+        Raises:
+            ConfigError: An unknown key or choice, a value of the wrong type, or a missing value.
+        """
+        from lpt.config.compose import compose_settings  # which knows this schema
 
-
-def typed(composed: DictConfig) -> Config:
-    """The configuration that Hydra composed, as dataclasses.
-
-    Raises:
-        ConfigError: A value is missing or cannot be resolved.
-    """
-    if OmegaConf.get_type(composed) is not Config:
-        hint = "begin its defaults list with `- train`, which includes `- schema`"
-        raise config_error("defaults", "a configuration without lpt's schema", "", hint)
-    problems = Problems()
-    for key in sorted(OmegaConf.missing_keys(composed)):
-        problems.add(key, "no value", "", f"set it: {key}=...")
-    problems.raise_if_any()
-    try:
-        config = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", None) or "configuration")
-        raise config_error(key, str(error).splitlines()[0], "a value that resolves") from error
-    assert isinstance(config, Config)
-    read_label_texts(config.task, problems)
-    problems.raise_if_any()
-    return with_model_name(config)
+        return compose_settings(settings)
 
 
 def first_layer(config: Config) -> int | None:
@@ -287,13 +261,3 @@ def with_model_name(config: Config) -> Config:
     model = config.model
     name = model.name or Path(model.path or model.package or "").name
     return replace(config, model=replace(model, name=name))
-
-
-def composition_error(error: Exception) -> ConfigError:
-    """What Hydra or the YAML reader found wrong with a config file or override."""
-    lines = str(error).splitlines()
-    if isinstance(error.__cause__, OmegaConfBaseException):
-        lines += str(error.__cause__).splitlines()
-    details = ("full_key:", "reference_type=", "object_type=")
-    kept = [line for line in lines if line.strip() and not line.strip().startswith(details)]
-    return config_error("configuration", "\n".join(dict.fromkeys(kept)))

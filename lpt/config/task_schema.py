@@ -17,6 +17,9 @@ ROW_EXPANSIONS = ("copa", "multirc", "record", "wsc")
 CANDIDATE_EXPANSIONS = ("copa", "record")
 """Those that expand a row into a group of competing candidates."""
 
+OF_THE_DATA = ("task.labels", "task.label_words")
+"""Keys whose values the data suggest where they are missing."""
+
 
 def is_labeled(label: float) -> bool:
     """Whether a label index or a number is that of a labeled example."""
@@ -76,7 +79,7 @@ class TaskConfig:
     """Candidate columns of the official row id; the first one present. Ids must be unique."""
     aliases: dict[str, list[str]] = field(default_factory=dict)
     """Alternative names of a column in official files or on the Hub."""
-    labels: list[Any] = MISSING  # of text: lpt/config/label_text.py
+    labels: list[Any] = field(default_factory=list)  # of text: lpt/config/label_text.py
     """Labels as in the data, in the order of the label index; of a regression, the two ends."""
     label_aliases: dict[Any, Any] = field(default_factory=dict)
     """Other spelling of a label (names and numbers on the Hub; `1.0`, `True`) -> entry of
@@ -89,7 +92,7 @@ class TaskConfig:
     """classification: the label with the highest score; multiple_choice: in each group, the
     candidate whose second label wins by the largest margin; regression: a number between the two
     labels, from the probability of the second one."""
-    label_words: list[Any] = MISSING
+    label_words: list[Any] = field(default_factory=list)
     """Label word of each label: a single token with a leading space, all distinct."""
     positive_label: Any = None  # text or null
     """Label, of two, whose F1 `f1` and `f1a` are; null: the second one."""

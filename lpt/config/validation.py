@@ -21,8 +21,13 @@ _EXACTLY_ONE = (
 )
 
 
-def validate(config: Config) -> Problems:
-    """Check everything that the configuration alone can tell; returns the problems."""
+def validate(config: Config, *, has_rows: bool = False) -> Problems:
+    """Check everything that the configuration alone can tell; returns the problems.
+
+    Args:
+        config: The configuration.
+        has_rows: Whether the rows are at hand, so that none are read.
+    """
     checks = Checks(config)
     check_limits(config, "", checks)
     for key, other in _EXACTLY_ONE:
@@ -32,7 +37,7 @@ def validate(config: Config) -> Problems:
     _check_task(config, checks)
     _check_metrics(config, checks)
     check_method_settings(config, checks)
-    _check_data(config, checks)
+    _check_data(config, has_rows, checks)
     _check_trainer(config, checks)
     _check_strategy(config, checks)
     _check_run_dir(config, checks)
@@ -47,8 +52,9 @@ def _check_task(config: Config, checks: Checks) -> None:
     task, count = config.task, len(config.task.labels)
     distinct = count >= 2 and len(set(task.labels)) == count
     checks.require(distinct, "task.labels", "at least two, all distinct")
-    expected = f"{count} words, one per label, in the order of task.labels"
-    checks.require(len(task.label_words) == count, "task.label_words", expected)
+    expected = f"{count or 'as many'} words, one per label, in the order of task.labels"
+    fitting = len(task.label_words) == count or not count
+    checks.require(bool(task.label_words) and fitting, "task.label_words", expected)
     if task.task_type == "regression":
         expected = "the two ends of a range, the lower one first: e.g. [0,5]"
         checks.require(_is_range(task.labels), "task.labels", expected)
@@ -100,18 +106,23 @@ def _check_metrics(config: Config, checks: Checks) -> None:
             checks.add(key, repr(name), expected, did_you_mean(name, fitting))
 
 
-def _check_data(config: Config, checks: Checks) -> None:
+def _check_data(config: Config, has_rows: bool, checks: Checks) -> None:
     data, task = config.data, config.task
     kshot, least = data.protocol == "kshot", len(task.labels)
     expected = "a number of training examples with data=kshot, null with data=full"
     checks.require(kshot == (data.k is not None), "data.k", expected, "data=kshot data.k=100")
     enough = data.k is None or data.sampling == "per_class" or data.k >= least
     checks.require(enough, "data.k", f"{least} or more, one per label")
-    for key, folder in {"data.path": data.path, "data.root": data.root}.items():
-        checks.require(folder is None or Path(folder).is_dir(), key, "an existing folder")
+    exists = data.path is None or Path(data.path).exists()
+    checks.require(exists, "data.path", "an existing folder or file")
+    is_folder = data.root is None or Path(data.root).is_dir()
+    checks.require(is_folder, "data.root", "an existing folder")
     unique = data.path is None or data.root is None
     checks.require(unique, "data.root", "null with data.path, which names the folder itself")
-    if data.path is None and data.root is None and task.default_path is None and task.hub is None:
+    if has_rows:
+        for key in ("data.path", "data.root"):
+            checks.require(checks.values[key] is None, key, "null, with rows from Python")
+    elif data.path is None and data.root is None and task.default_path is None and task.hub is None:
         hint = "data.path=FOLDER, or data.root=FOLDER that contains a folder per task"
         given = f"null, and task {task.name} is not on the Hub"
         checks.add("data.path", given, "a folder with the files of the task", hint)

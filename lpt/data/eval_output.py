@@ -24,6 +24,7 @@ class EvalOutput(NamedTuple):
         examples: The examples.
         positive_label: Index of the label whose F1 is `f1`.
         multiple_choice: Whether the candidates of a group compete.
+        scores: (E, labels) score of each label; None for predictions of a constant.
     """
 
     predicted: Tensor
@@ -32,6 +33,7 @@ class EvalOutput(NamedTuple):
     examples: Examples
     positive_label: int = 1
     multiple_choice: bool = False
+    scores: Tensor | None = None
 
     def select(self, positions: Sequence[int]) -> EvalOutput:
         """The predictions and labels at the given positions."""
@@ -40,6 +42,7 @@ class EvalOutput(NamedTuple):
             predicted=self.predicted[chosen],
             labels=self.labels[chosen],
             examples=self.examples.select(chosen),
+            scores=None if self.scores is None else self.scores[chosen],
         )
 
 
@@ -49,7 +52,9 @@ def prediction_columns(
     """The columns of a file of predictions, as text.
 
     They are index (the row in the source); id, group and answer, as far as the set has them;
-    prediction; label, if any is known; and with `texts`, the columns of the template.
+    prediction; label, if any is known; p(LABEL), the probability of each label (softmax of the
+    scores), unless the task is a regression; and with `texts`, the columns of the template whose
+    names are not among these.
     """
     examples, labels = output.examples, task.config.labels
     columns: dict[str, list[str]] = {"index": [str(row) for row in examples.row_ids]}
@@ -61,6 +66,9 @@ def prediction_columns(
         columns["label"] = [
             format_label(label, labels) if is_labeled(label) else "" for label in examples.labels
         ]
+    if output.scores is not None and task.value_range is None:
+        for label, shares in zip(labels, output.scores.double().softmax(1).T.tolist(), strict=True):
+            columns[f"p({label})"] = [f"{share:.6f}" for share in shares]
     if texts:
         columns |= {n: list(c) for n, c in examples.columns.items() if n not in columns}
     return columns

@@ -16,7 +16,8 @@ from lpt.config.label_text import spellings
 from lpt.config.task_schema import UNKNOWN as UNKNOWN  # re-exported
 from lpt.config.task_schema import TaskConfig, is_labeled
 from lpt.data.candidates import ANSWER, GOLD, GROUP, ID, expand_rows
-from lpt.data.tables import NoText, Table
+from lpt.data.cells import NoText
+from lpt.data.tables import Table
 from lpt.data.tasks import Task
 from lpt.errors import Problems, did_you_mean
 

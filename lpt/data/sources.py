@@ -1,4 +1,4 @@
-"""Sources of rows: a folder of files, a data set saved by `datasets`, or the Hugging Face Hub.
+"""Sources of rows: files, a data set saved by `datasets`, the Hugging Face Hub, rows at hand.
 
 All of them give the same rows in the same order, as a `Table` per split.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lpt.config.schema import Config
@@ -20,7 +20,7 @@ from lpt.data.tables import (
     table_from_dataset,
 )
 from lpt.data.tasks import extra_eval_sets
-from lpt.errors import Problem, config_error, first_line
+from lpt.errors import ConfigError, Problem, config_error, first_line
 from lpt.models.hub_access import how_to_get_access, load_from_hub
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,33 @@ class HubSource:
         return load_from_hub(load, repo, asked)
 
 
-Source = FolderSource | HubSource
+@dataclass(frozen=True)
+class TableSource:
+    """Tables at hand: rows from Python, or those of a single file.
+
+    Attributes:
+        tables: The rows of each split; with train alone, a part of it is held out as test.
+    """
+
+    tables: Mapping[str, Table]
+
+    def has(self, split: str) -> bool:
+        """Whether the split exists."""
+        return split in self.tables
+
+    def read(self, split: str) -> Table:
+        """The rows of a split, in order.
+
+        Raises:
+            ConfigError: The split is missing.
+        """
+        if not self.has(split):
+            given = f"none, beside {' and '.join(self.tables)}"
+            raise config_error(split, given, f"rows for {split}", "or train alone")
+        return self.tables[split]
+
+
+Source = FolderSource | HubSource | TableSource
 
 
 def _relative_to_task(hub_split: str) -> str:
@@ -229,6 +255,18 @@ def find_source(config: Config) -> Source | None:
     def open_folder(path: str | Path) -> FolderSource:
         return FolderSource(Path(path), files, task.header, hub_splits, task.skip_short_rows)
 
+    if data.path is not None and Path(data.path).is_file():
+        file = Path(data.path)
+        try:
+            table = read_table(file, task.header, skip_short_rows=task.skip_short_rows)
+        except ConfigError as error:  # of the file as a whole: the key; of a row: its line
+            raise ConfigError(
+                replace(problem, where="data.path", given=f"{file}: {problem.given}")
+                if problem.where == str(file)
+                else problem
+                for problem in error.problems
+            ) from error
+        return TableSource({"train": table})
     if data.root is None or data.path is not None:
         return open_folder(data.path or str(task.default_path))
     sources = [open_folder(path) for path in find_folders(Path(data.root), _folder_names(task))]

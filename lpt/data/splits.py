@@ -11,15 +11,17 @@ from lpt.config.schema import Config
 from lpt.config.task_schema import DataConfig
 from lpt.data.examples import Examples, build_examples
 from lpt.data.fewshot import PUBLISHED, SAMPLERS, NoLabel, hold_out
-from lpt.data.sources import Source, build_source
+from lpt.data.sources import Source, TableSource, build_source
 from lpt.data.split_file import verify_splits
 from lpt.data.tasks import Task, extra_eval_sets
 from lpt.errors import ConfigError, HubError, Problems, config_error
 
 logger = logging.getLogger(__name__)
 OFFICIAL = "official {} set"  # the origin of a set
+SAMPLED = " sampled with seed "  # in that of a set which data.limit_* made smaller
 _DEFAULT_DEV_K = 1000
 _MAX_HELD_OUT_SHARE = 5  # by default, at most one fifth of train is held out as dev
+_MAX_TEST, _TEST_SEED = 1000, 0  # of a test set that is held out of train
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ class Splits:
         return [name for name in self.sets if name not in ("train", "dev")]
 
 
-def read_splits(config: Config, task: Task) -> Splits:
-    """The configured sets, verified against `data.verify` if that is set.
+def read_splits(config: Config, task: Task, source: Source | None = None) -> Splits:
+    """The sets of the source or the configured one, verified against `data.verify` if that is set.
 
     Raises:
         ConfigError: Something about the data is wrong.
     """
-    splits = make_splits(build_source(config), task, config.data, list(extra_eval_sets(config)))
+    source = source or build_source(config)
+    splits = make_splits(source, task, config.data, list(extra_eval_sets(config)))
     if config.data.verify is not None:
         verify_splits(splits, task, Path(config.data.verify))
     return splits
@@ -64,8 +67,9 @@ def make_splits(source: Source, task: Task, data: DataConfig, extra: Sequence[st
     `full` uses the official sets; without a dev set, or with `data.test=dev`, rows of train are
     held out as dev. `kshot` samples train and dev from the official training set. Both test on the
     official dev set then, or on the test set of a task without a dev set; with `fixed_test`, every
-    protocol tests on the official test set. Groups stay together and count as one. Of the `extra`
-    evaluation sets, those that the source lacks are left out.
+    protocol tests on the official test set. Of a single table, a part is held out as test first.
+    Groups stay together and count as one. Of the `extra` evaluation sets, those that the source
+    lacks are left out.
 
     Raises:
         ConfigError: A set is missing or malformed, or k does not fit the data; all at once.
@@ -73,7 +77,8 @@ def make_splits(source: Source, task: Task, data: DataConfig, extra: Sequence[st
     has_dev, fixed_test = source.has("dev"), task.config.fixed_test
     official = data.protocol == "full" and has_dev and (data.test == "official" or fixed_test)
     test_set = "dev" if has_dev and not official and not fixed_test else "test"
-    names = ["train", "dev", "test"] if official else ["train", test_set]
+    alone = isinstance(source, TableSource) and [*source.tables] == ["train"]
+    names = ["train", "dev", "test"] if official else ["train"] if alone else ["train", test_set]
     problems = Problems()
     if official and not fixed_test and not source.has("test"):
         names.remove("test")
@@ -86,6 +91,8 @@ def make_splits(source: Source, task: Task, data: DataConfig, extra: Sequence[st
         )
     read = _read_sets(source, task, names, extra, problems)
     origin = {name: OFFICIAL.format(name) for name in read} | {"test": OFFICIAL.format(test_set)}
+    if alone:
+        read["train"], read["test"] = _hold_out_test(task, read["train"], origin)
     train, dev, dev_k = read["train"], read.get("dev"), None
     warnings: list[str] = []
     if not official:
@@ -98,11 +105,29 @@ def make_splits(source: Source, task: Task, data: DataConfig, extra: Sequence[st
     for name, examples in sets.items():
         sets[name] = examples.subsample(limits.get(name, data.limit_test), data.seed)
         if (count := len(sets[name])) < len(examples):
-            origin[name] += f", {count} of {len(examples)} sampled with seed {data.seed}"
+            origin[name] += f", {count} of {len(examples)}{SAMPLED}{data.seed}"
     warnings += doubts(task, sets)
     for warning in warnings:
         logger.warning(warning)
     return Splits(sets, origin, dev_k, warnings)
+
+
+def _hold_out_test(
+    task: Task, train: Examples, origin: dict[str, str]
+) -> tuple[Examples, Examples]:
+    """Train without a stratified part of it, and that part, the same for every `data.seed`."""
+    groups = train.groups()
+    count = min(_MAX_TEST, len(groups) // _MAX_HELD_OUT_SHARE)
+    if not count:
+        given = f"no test set, and too few rows of train ({len(groups)}) to hold one out"
+        raise config_error("data.path", given, "more rows, or a folder with a test file")
+    kept, held_out = (sorted(part) for part in hold_out(strata(task, train), count, _TEST_SEED))
+    origin["test"] = f"held out of train ({count} of {len(groups)}, the same for every data.seed)"
+    return train.select(_rows(groups, kept)), train.select(_rows(groups, held_out))
+
+
+def _rows(groups: Sequence[Sequence[int]], numbers: Sequence[int]) -> list[int]:
+    return [row for number in numbers for row in groups[number]]
 
 
 def _dev_k(data: DataConfig, train_groups: int) -> int:
@@ -157,8 +182,7 @@ def _sample(
         sample = hold_out(classes, dev_k, data.seed)
         origin["train"] += " without held-out rows"
         origin["dev"] = f"held out of train (dev_k={dev_k}, {seed})"
-    rows = [[row for number in part for row in groups[number]] for part in sample]
-    return train.select(rows[0]), train.select(rows[1])
+    return train.select(_rows(groups, sample.train)), train.select(_rows(groups, sample.dev))
 
 
 def _insert_short_rows(

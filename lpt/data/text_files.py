@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 from lpt.errors import ConfigError, config_error
 
@@ -27,18 +29,24 @@ _FIRST_BYTES = {
 }
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, stream: BinaryIO | None = None) -> Iterator[tuple[int, str]]:
     """Numbered lines with their line ends.
+
+    Args:
+        path: The file; with a stream, its name for messages.
+        stream: Lines at hand, instead of those of the file.
 
     Raises:
         ConfigError: The file is compressed or not UTF-8.
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
+    with path.open("rb") if stream is None else nullcontext(stream) as file:
         for number, raw in enumerate(file, 1):
             if number == 1:
-                _check_first_bytes(path, raw, f"UTF-8 text, as {path.suffix} files are")
-                _check_line_ends(path, raw)
+                kind = f", as {path.suffix} files are" if path.suffix else ""
+                _check_first_bytes(path, raw, f"UTF-8 text{kind}")
+                if stream is None:
+                    _check_line_ends(path, raw)
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

@@ -97,8 +97,14 @@ class LatePrompt(Method):
             read = text if state is None else state
             return self.prompt_dropout(generator(read, batch.summary_index, batch.pool_length))
 
-        further = {int(layer): partial(make, each) for layer, each in self.further.items()}
-        return {"prompt": make(self.generator, hidden), "further_prompts": further}
+        prompt = make(self.generator, hidden)
+
+        def replace(generator: nn.Module, full: Tensor) -> Tensor:
+            text = full[:, prompt.shape[1] :]
+            return torch.cat([make(generator, text).to(text.dtype), text], dim=1)
+
+        further = {int(layer): partial(replace, each) for layer, each in self.further.items()}
+        return {"prompt": prompt, "further_prompts": further}
 
 
 def check_prompt(prompt: PromptConfig, hidden_size: int, problems: Problems) -> None:
@@ -120,7 +126,7 @@ def check_prompt(prompt: PromptConfig, hidden_size: int, problems: Problems) -> 
     if not problems.mentions("prompt.args"):
         try:
             with torch.device("meta"):
-                _make_generator(prompt, hidden_size)
+                make_generator(prompt, hidden_size)
         except ValueError as error:
             given = f"{prompt.args}: {error}"
             problems.add(
@@ -128,9 +134,10 @@ def check_prompt(prompt: PromptConfig, hidden_size: int, problems: Problems) -> 
             )
 
 
-def _make_generator(
+def make_generator(
     prompt: PromptConfig, hidden_size: int, init: Tensor | None = None
 ) -> PromptGenerator:
+    """A new generator; `init` are the initial values of free vectors, (m, D), if not random."""
     return build_generator(
         prompt.kind,
         hidden_size=hidden_size,
@@ -151,7 +158,7 @@ def build_late_prompt(model: PreTrainedModel, prompt: PromptConfig, split: Split
     generators = []
     for _ in prompt.layers or [frozen.layer]:
         init = sample_embeddings(frozen, prompt.length) if prompt.init == "vocab" else None
-        generators.append(_make_generator(prompt, frozen.hidden_size, init))
+        generators.append(make_generator(prompt, frozen.hidden_size, init))
     further = dict(zip(prompt.layers[1:], generators[1:], strict=True))
     return LatePrompt(frozen, generators[0], further, prompt_dropout=prompt.dropout or 0.0)
 

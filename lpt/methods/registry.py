@@ -115,6 +115,9 @@ METHODS: Mapping[str, Builder] = MappingProxyType(
     }
 )
 
+BESIDE_THE_MODEL = ("late_prompt", "head", "in_context", "prefix", "ptuning")
+"""Methods that leave the language model as it is: several can share one."""
+
 
 def build_method(config: Config, model: PreTrainedModel, word_ids: Sequence[int] | None) -> Method:
     """Put a method into a loaded backbone; the backbone is changed.

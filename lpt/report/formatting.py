@@ -6,6 +6,7 @@ import json
 import math
 import re
 from typing import Any
+from zlib import crc32
 
 import pandas as pd
 
@@ -17,6 +18,20 @@ COST_TITLES = {
     "peak_memory_mb": "peak memory [MB]",
     "trainable": "trainable parameters",
 }
+CHOSEN = "†"
+"""Marks what was chosen on dev."""
+_WORDS = {
+    "method.name": "method",
+    "prompt.kind": "prompt generator",
+    "model.name": "model",
+    "prompt.layer": "insertion layer",
+    "method.layer": "first tuned layer",
+    "prompt.length": "prompt length",
+    "prompt.bottleneck": "bottleneck width",
+    "method.r": "rank",
+    "optim.lr": "learning rate",
+    "data.k": "training examples",
+}
 _DECIMALS = {"train_seconds": 1, "examples_per_second": 1, "peak_memory_mb": 0, "trainable": 0}
 
 
@@ -25,21 +40,29 @@ def measure_title(measure: str) -> str:
     return COST_TITLES.get(measure, re.sub("[/_]", " ", measure))
 
 
-def number(value: float, measure: str = "score", sign: str = "-") -> str:
+def words(key: str) -> str:
+    """A config key as readers of a paper know it; others as they are."""
+    return _WORDS.get(key, key)
+
+
+def number(value: float, measure: str = "score", sign: str = "-", *, percent: bool = False) -> str:
     """A value with the decimals of its measure and a proper minus sign; a dash for NaN.
 
-    With the sign "+", positive values are marked, too.
+    With the sign "+", positive values are marked, too. Scores in percent have one decimal.
     """
     if math.isnan(value):
         return NOTHING
-    return f"{value:{sign}z,.{_DECIMALS.get(measure, 3)}f}".replace("-", "−")
+    decimals = _DECIMALS.get(measure, 3)
+    if percent and measure not in _DECIMALS:
+        value, decimals = 100 * value, 1
+    return f"{value:{sign}z,.{decimals}f}".replace("-", "−")
 
 
-def mean_and_sd(summary: Any, measure: str) -> str:
+def mean_and_sd(summary: Any, measure: str, *, percent: bool = False) -> str:
     """Mean ± standard deviation; without the latter for one run and for constants but scores."""
-    mean, sd = number(summary["mean"], measure), summary["std"]
+    mean, sd = number(summary["mean"], measure, percent=percent), summary["std"]
     shown = sd > 0 or (sd == 0 and measure.startswith(("dev/", "test/")))
-    return f"{mean} ± {number(sd, measure)}" if shown else mean
+    return f"{mean} ± {number(sd, measure, percent=percent)}" if shown else mean
 
 
 def p_value(p: float) -> str:
@@ -57,5 +80,7 @@ def show(value: Any) -> str:
 
 
 def file_name(*parts: str) -> str:
-    """Parts as one plain file name."""
-    return re.sub(r"[^\w.-]+", "_", "-".join(parts))[:100]
+    """Parts as one plain file name; a long one ends in a checksum of its parts."""
+    name = "-".join(parts)
+    plain = re.sub(r"[^\w.-]+", "_", name)
+    return plain if len(plain) <= 100 else f"{plain[:90]}-{crc32(name.encode()):08x}"

@@ -14,7 +14,7 @@ from lpt.report.collect import SEEDS, Collection
 from lpt.report.formatting import BASELINES
 from lpt.report.settings import Settings, find_settings
 
-_DIGITS = 9  # means of the same numbers in another order are equal up to rounding
+DIGITS = 9  # means of the same numbers in another order are equal up to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Task:
     @cached_property
     def best(self) -> list[int]:
         """Settings with the highest mean on dev, in order; the first one is chosen."""
-        means = self.summary[(self.dev, "mean")].round(_DIGITS)
+        means = self.summary[(self.dev, "mean")].round(DIGITS)
         return [int(setting) for setting in means.index[means == means.max()]]
 
     @property
@@ -110,7 +110,7 @@ class Study:
     def chosen(self) -> int | None:
         """Setting with the highest average on dev, if one has a result on every task."""
         averages = pd.Series({s: self.average(s, "dev") for s in self.settings.values.index})
-        return None if averages.isna().all() else int(averages.round(_DIGITS).idxmax())
+        return None if averages.isna().all() else int(averages.round(DIGITS).idxmax())
 
 
 def arrange(collection: Collection) -> Study:
@@ -149,7 +149,7 @@ def compare(first: pd.Series, second: pd.Series) -> dict[str, float]:
     pairs = pd.concat([first, second], axis=1, join="inner", keys=["first", "second"]).dropna()
     difference = pairs["first"] - pairs["second"]
     low = high = p = np.nan
-    if len(pairs) > 1 and difference.std() > 10**-_DIGITS:
+    if len(pairs) > 1 and difference.std() > 10**-DIGITS:
         test = stats.ttest_rel(pairs["first"], pairs["second"])
         low, high = test.confidence_interval(0.95)
         p = test.pvalue

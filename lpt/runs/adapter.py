@@ -1,7 +1,7 @@
 """What was trained as files: adapter_model.safetensors and adapter.json, no pickle.
 
-`load_adapter(folder)` returns the model that `save_adapter` got, backbone included;
-`load_adapter(folder, model)` uses another copy of the backbone, and refuses another backbone.
+`load_adapter(source)` returns the model that `save_adapter` got, backbone included;
+`load_adapter(source, model)` uses another copy of the backbone, and refuses another backbone.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from lpt.methods.registry import build_method
 from lpt.models.backbone import Backbone, checkpoint_source, find_backbone, load_model
 from lpt.models.families import Kind
 from lpt.models.fingerprint import fingerprint, tokenizer_fingerprint
+from lpt.runs.find_adapter import DESCRIPTION_FILE, TENSORS_FILE, find_adapter
 from lpt.runs.record import RunRecord
 from lpt.runs.run_dir import METRICS_FILE
-
-_TENSORS = "adapter_model.safetensors"  # as PEFT names it
 
 
 class BackboneIdentity(JsonModel):
@@ -96,7 +95,7 @@ class TaskDescription(JsonModel):
 class AdapterDescription(JsonFile):
     """Content of adapter.json."""
 
-    file_name = "adapter.json"
+    file_name = DESCRIPTION_FILE
 
     format: Literal[4] = 4
     sha256: str
@@ -138,9 +137,8 @@ def save_adapter(
         OSError: A file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.tensors().items()}
-    content = save(tensors)
-    write_atomically(folder / _TENSORS, content)
+    content = save({name: t.detach().cpu().contiguous() for name, t in model.tensors().items()})
+    write_atomically(folder / TENSORS_FILE, content)
     model.save_config(folder, backbone.path)
     prompt = None
     if config.prompt is not None:
@@ -151,46 +149,60 @@ def save_adapter(
         layer=first_layer(config) or 1,
         method=MethodDescription.model_validate(config.method, from_attributes=True),
         prompt=prompt,
-        task=TaskDescription(
-            name=task.config.name,
-            kind=task.template.kind,
-            template=task.template.text,
-            labels=tuple(task.config.labels),
-            label_words=tuple(task.config.label_words),
-            max_length=config.data.max_length,
-            value_range=task.value_range,
-        ),
+        task=describe_task(config, task),
         demonstrations=model.demonstrations,
     ).write(folder)
 
 
-def find_adapter_backbone(folder: Path | str, path: Path | str | None = None) -> Backbone:
+def describe_task(config: Config, task: Task) -> TaskDescription:
+    """What an adapter that is trained with this resolved configuration is for."""
+    return TaskDescription(
+        name=task.config.name,
+        kind=task.template.kind,
+        template=task.template.text,
+        labels=tuple(task.config.labels),
+        label_words=tuple(task.config.label_words),
+        max_length=config.data.max_length,
+        value_range=task.value_range,
+    )
+
+
+def find_adapter_backbone(
+    source: Path | str, model: PreTrainedModel | Path | str | None = None
+) -> Backbone:
     """Config and tokenizer of an adapter's backbone.
 
     Args:
-        folder: What `save_adapter` wrote.
-        path: Local folder or Hub id of the backbone; None: the Hub id or package that the adapter
-            names, or the local folder that the run around it was started with.
+        source: See `find_adapter`.
+        model: Local folder or Hub id of the backbone, or the loaded model; None: the Hub id or
+            package that the adapter names, or the local folder that the run around it was started
+            with.
 
     Raises:
-        ConfigError: The folder is not an adapter, or its backbone cannot be found or has another
-            tokenizer.
+        ConfigError: There is no adapter, or its backbone cannot be found or has another tokenizer.
     """
-    folder = Path(folder)
+    folder = find_adapter(source)
     backbone = AdapterDescription.read(folder).backbone
-    source = checkpoint_source(backbone)
+    arguments = checkpoint_source(backbone)
+    loaded = isinstance(model, PreTrainedModel)
+    path = model.name_or_path or None if isinstance(model, PreTrainedModel) else model
     if path is None and backbone.path is None and backbone.package is None:
         path = _path_of_run(folder)
         if path is None or not Path(path).is_dir():
             given = f"none for {folder}, whose backbone {backbone.name} was a local folder"
             expected = f"the folder or hub id of {backbone.name}, {backbone.model_type}"
-            raise config_error("model", given, expected, f'Predictor("{folder}", model=FOLDER)')
+            hint = f'--model FOLDER; in Python: Predictor("{folder}", model=FOLDER)'
+            raise config_error("model", given, expected, hint)
     if path is not None:
         local = Path(path).is_dir()
-        gguf_file = backbone.gguf_file if local and backbone.package is None else None
-        revision = None if local else backbone.revision
-        source |= {"path": str(path), "package": None, "gguf_file": gguf_file, "revision": revision}
-    found = find_backbone(**source)
+        in_folder = local and not loaded and backbone.package is None
+        arguments |= {
+            "path": str(path),
+            "package": None,
+            "gguf_file": backbone.gguf_file if in_folder else None,
+            "revision": None if local else backbone.revision,
+        }
+    found = find_backbone(**arguments)
     if (tokenizer := tokenizer_fingerprint(found.tokenizer)) != backbone.tokenizer:
         given = f"the tokenizer of {found.source}, fingerprint {tokenizer}"
         raise config_error(str(folder), given, f"that of {backbone.name}, {backbone.tokenizer}")
@@ -206,8 +218,15 @@ def _path_of_run(folder: Path) -> str | None:
     return path if isinstance(path, str) else None
 
 
+def load_adapter_backbone(source: Path | str, model: Path | str | None = None) -> PreTrainedModel:
+    """The backbone of an adapter with its weights; see `find_adapter_backbone`."""
+    backbone = AdapterDescription.read(find_adapter(source)).backbone
+    found = find_adapter_backbone(source, model)
+    return load_model(found, dtype=getattr(torch, backbone.dtype), attention=backbone.attention)
+
+
 def load_adapter(
-    folder: Path | str,
+    source: Path | str,
     model: PreTrainedModel | Path | str | None = None,
     *,
     word_ids: Sequence[int] | None = None,
@@ -215,24 +234,18 @@ def load_adapter(
     """The trained model in eval mode.
 
     Args:
-        folder: What `save_adapter` wrote.
+        source: See `find_adapter`.
         model: The backbone, loaded or as `find_adapter_backbone` takes it.
         word_ids: Tokens whose logits are computed with `words_only`.
 
     Raises:
-        ConfigError: The folder is not an adapter, it is damaged, or the backbone is not the one it
-            was trained on.
+        ConfigError: There is no adapter, it is damaged, or the backbone is not the one it was
+            trained on.
     """
-    folder = Path(folder)
+    folder = find_adapter(source)
     description = AdapterDescription.read(folder)
     backbone = description.backbone
-    loaded: PreTrainedModel
-    if isinstance(model, PreTrainedModel):
-        loaded = model
-    else:
-        dtype = getattr(torch, backbone.dtype)
-        found = find_adapter_backbone(folder, model)
-        loaded = load_model(found, dtype=dtype, attention=backbone.attention)
+    loaded = model if isinstance(model, PreTrainedModel) else load_adapter_backbone(folder, model)
     if (weights := fingerprint(loaded)) != backbone.fingerprint:
         raise config_error(
             str(folder),
@@ -241,18 +254,22 @@ def load_adapter(
             f" {backbone.dtype}, fingerprint {backbone.fingerprint}",
             "load that backbone in that type; load_adapter(folder, FOLDER_OR_HUB_ID) does so",
         )
+    tensors = load_tensors(folder, description)
     try:
-        tensors = _load_tensors(folder / _TENSORS, description)
         validate_method(config := _config(description)).raise_if_any()
         with isolate_rng():  # for initial values that are replaced
             method = build_method(config, loaded, word_ids)
         method.load_tensors(tensors)
         method.demonstrations = description.demonstrations
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        expected = f"{_TENSORS} and {description.file_name} as save_adapter wrote them"
-        given = error.listing if isinstance(error, ConfigError) else str(error)
-        raise config_error(str(folder), given, expected) from error
+    except (ValueError, RuntimeError) as error:
+        raise _damaged(folder, error) from error
     return method.eval()
+
+
+def _damaged(folder: Path, error: Exception) -> ConfigError:
+    expected = f"{TENSORS_FILE} and {DESCRIPTION_FILE} as save_adapter wrote them"
+    given = error.listing if isinstance(error, ConfigError) else str(error)
+    return config_error(str(folder), given, expected)
 
 
 def _config(description: AdapterDescription) -> Config:
@@ -266,10 +283,18 @@ def _config(description: AdapterDescription) -> Config:
     )
 
 
-def _load_tensors(file: Path, description: AdapterDescription) -> dict[str, Tensor]:
-    """The tensors; an error where they are not those that the description was written for."""
-    content = file.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != description.sha256:
-        raise ValueError(f"{_TENSORS} has the SHA-256 {digest} instead of {description.sha256:.64}")
-    return load(content)
+def load_tensors(folder: Path, description: AdapterDescription) -> dict[str, Tensor]:
+    """The trained tensors of an adapter, by name.
+
+    Raises:
+        ConfigError: They cannot be read, or are not those that the description was written for.
+    """
+    try:
+        content = (folder / TENSORS_FILE).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != description.sha256:
+            expected = f"{description.sha256:.64}"
+            raise ValueError(f"{TENSORS_FILE} has the SHA-256 {digest} instead of {expected}")
+        return load(content)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _damaged(folder, error) from error

@@ -8,9 +8,15 @@ import subprocess
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lpt.errors import Problems, first_line
 from lpt.files import JsonModel
 
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = "float32", "bfloat16", "float16"
 REVISION = "LPT_REVISION"
 """Environment variable of jobs and ranks: `source_revision` when their source was imported."""
 _PACKAGE_DIR = Path(__file__).resolve().parents[1]
@@ -75,3 +81,26 @@ def _git(*arguments: str) -> str | None:
             command, stderr=subprocess.DEVNULL, text=True
         ).strip()
     return None
+
+
+def check_device(device: str, dtype: str | None = None) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ConfigError: There is no such device, or the backbone cannot be run in that type.
+    """
+    import torch
+
+    problems = Problems()
+    if dtype not in (None, *DTYPES):
+        problems.add("dtype", str(dtype), ", ".join(DTYPES))
+    try:
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError) as error:  # of torch without CUDA: AssertionError
+        kind = torch.accelerator.current_accelerator()
+        others = [f"{kind}:{number}" for number in range(torch.accelerator.device_count())]
+        is_there = {device, f"{device}:0"} & {"cpu", *others}
+        fault = first_line(error) if is_there else "no such device"
+        problems.add("device", f"{device}: {fault}", ", ".join(["cpu", *others]))
+    problems.raise_if_any()
+    return torch.device(device)

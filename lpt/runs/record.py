@@ -1,14 +1,13 @@
-"""Results of a run (metrics.json, predictions.tsv), and how far it is (progress.json)."""
+"""Results of a run (metrics.json), and how far it is (progress.json)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from lpt.files import JsonFile, JsonModel, JsonObject, write_atomically
+from lpt.files import JsonFile, JsonModel, JsonObject
 from lpt.runs.environment import Environment
 from lpt.runs.run_dir import BACKBONE_FILE, METRICS_FILE, PROGRESS_FILE
 
@@ -144,6 +143,16 @@ class RunRecord(JsonFile):
             for metric, value in (scores or {}).items()
         }
 
+    def covariates(self) -> dict[str, float]:
+        """What scores are drawn against, under the names that every logger gets."""
+        layer = (self.config["prompt"] or self.config["method"])["layer"]
+        return {
+            "layer": layer,
+            "cost/train_seconds": self.cost.train_seconds,
+            "cost/peak_memory_mb": self.cost.peak_memory_mb,
+            "cost/trainable_parameters": self.parameters.trainable,
+        }
+
 
 class RunProgress(JsonFile):
     """What progress.json holds; a run rewrites it at each dev evaluation."""
@@ -164,20 +173,3 @@ def dev_scores(run_dir: Path) -> list[float]:
         return []
     progress = RunProgress.read(run_dir)
     return [scores[progress.metric] for scores in progress.dev_history]
-
-
-def predictions_file(name: str) -> str:
-    """Name of the file with the predictions for a set."""
-    return "predictions.tsv" if name == "test" else f"predictions-{name}.tsv"
-
-
-def write_predictions(run_dir: Path, name: str, columns: Mapping[str, Sequence[str]]) -> None:
-    """Write the predictions for a set as TSV, a line for each example, given its columns."""
-    rows = zip(*columns.values(), strict=True)
-    lines = ["\t".join(columns), *("\t".join(map(_one_line, row)) for row in rows)]
-    write_atomically(run_dir / predictions_file(name), "\n".join(lines) + "\n")
-
-
-def _one_line(cell: str) -> str:
-    """Free text without the tabs and line breaks that would end its cell."""
-    return " ".join(cell.split()) if not cell.isprintable() else cell

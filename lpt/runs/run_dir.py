@@ -19,11 +19,11 @@ from lpt.errors import Problems, RunError, config_error
 
 METRICS_FILE, CONFIG_FILE, LOG_FILE = "metrics.json", "config.yaml", "log.txt"
 PROGRESS_FILE, BACKBONE_FILE = "progress.json", "backbone.json"
-ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
+ADAPTER, CHECKPOINTS, ANALYSIS = "adapter", "checkpoints", "analysis"
 BEST, LAST = "best.ckpt", "last.ckpt"
 _OUTPUTS = (
     *(METRICS_FILE, CONFIG_FILE, LOG_FILE, PROGRESS_FILE, BACKBONE_FILE, "predictions*.tsv"),
-    *(ADAPTER, CHECKPOINTS, "csv", "tensorboard", "wandb"),
+    *(ADAPTER, CHECKPOINTS, ANALYSIS, "csv", "tensorboard", "wandb"),
 )
 SAVING_SECONDS = 60.0
 """Time that an interrupted run may take to save its state."""
@@ -160,17 +160,19 @@ def log_to(run_dir: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("lpt", "lightning.pytorch", "py.warnings")]
     logging.captureWarnings(True)
-    logging.getLogger("lpt").setLevel(logging.DEBUG)
+    own, level = loggers[0], loggers[0].level
+    own.setLevel(logging.DEBUG)
     for logger in loggers:
         logger.addHandler(handler)
     try:
         yield
     except Exception:
-        logging.getLogger("lpt").debug("The run failed:", exc_info=True)
+        own.debug("The run failed:", exc_info=True)
         raise
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+        own.setLevel(level)
         with suppress(OSError):  # was reported when it could not be written
             handler.close()
         logging.captureWarnings(False)

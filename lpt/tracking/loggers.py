@@ -50,7 +50,7 @@ class FaultTolerantLogger(Logger):
             self._call("finalize", status)
 
     def log_results(self, config: Mapping[str, Any], scores: dict[str, float], step: int) -> None:
-        """Log the final scores, for TensorBoard together with the resolved configuration."""
+        """Log final scores and costs, for TensorBoard together with the resolved configuration."""
         if isinstance(self.wrapped, TensorBoardLogger):
             self._call("log_hyperparams", flatten(config), scores, step=step)
         else:
@@ -104,10 +104,11 @@ def log_results(
     run_dir: Path,
     predictions: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> None:
-    """Log the final scores, and to W&B the adapter and the columns of each set's predictions."""
+    """Log scores and costs, and to W&B the adapter and the columns of each set's predictions."""
     for entry in loggers:
         assert isinstance(entry, FaultTolerantLogger)
-        entry.log_results(record.config, record.summary(), record.cost.steps)
+        results = record.summary() | record.covariates()
+        entry.log_results(record.config, results, record.cost.steps)
         if entry.enabled and isinstance(entry.wrapped, WandbLogger):
             log_outputs(entry.wrapped.experiment, run_dir, record, predictions)
         entry.close()

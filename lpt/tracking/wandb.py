@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
 
 logger = logging.getLogger(__name__)
+SUMMARY_JOB = "sweep-summary"
+"""Job type of the summary of a sweep."""
 _STEP = "trainer/global_step"
 
 
@@ -121,7 +123,12 @@ def log_outputs(
     """
     import wandb
 
-    for name, columns in predictions.items():
+    shares = {f"p({label})" for label in record.config["task"]["labels"]}
+    for name, cells in predictions.items():
+        columns: dict[str, Sequence[str | float]] = {
+            column: [float(cell) for cell in found] if column in shares else found
+            for column, found in cells.items()
+        }
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         with _warn_on_error(f"the predictions of {name}"), _staging_in(run_dir):
             run.log({f"predictions/{name}": wandb.Table(columns=list(columns), data=rows)})
@@ -180,7 +187,7 @@ def log_sweep(
     with _warn_on_error("the summary of the sweep"):
         import wandb
 
-        config = replace(config, group=config.group or folder.name, job_type="sweep-summary")
+        config = replace(config, group=config.group or folder.name, job_type=SUMMARY_JOB)
         columns = list(dict.fromkeys(column for row in rows for column in row))
         data = [[row.get(column) for column in columns] for row in rows]
         run = _start_run(config, folder, folder.name, resolved or {})

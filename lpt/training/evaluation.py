@@ -36,7 +36,7 @@ class Evaluator:
         assert predictions.row_ids.tolist() == examples.row_ids, "every example exactly once"
         task_type, scores = task.config.task_type, predictions.scores
         predicted = decide(task_type, scores, task.value_range, examples.groups)
-        return self._with_labels(examples, predicted)
+        return self._with_labels(examples, predicted)._replace(scores=scores)
 
     def metrics(self, name: str, output: EvalOutput) -> dict[str, float] | None:
         """Metrics of the predictions for the labeled examples of a set; None if it has none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import torch
 from omegaconf import OmegaConf
@@ -13,17 +13,20 @@ from lpt.caching.policy import check_cache
 from lpt.config.method_checks import check_layer
 from lpt.config.resolve import resolve, to_dict
 from lpt.config.schema import Config, StrategyConfig, first_layer, with_model_name
+from lpt.config.task_schema import OF_THE_DATA
 from lpt.config.validation import validate
 from lpt.data.packing import tokenize
+from lpt.data.sources import Source
 from lpt.data.split_file import SplitDescription, describe_splits
 from lpt.data.splits import Splits, read_splits
+from lpt.data.suggestions import suggest_from_data
 from lpt.data.tasks import Task, build_task
 from lpt.data.templates import Encoder
 from lpt.data.verbalizer import label_word_ids
 from lpt.errors import HubError, Problems, config_error, literal_text
 from lpt.files import cache_dir
 from lpt.methods.registry import check_method
-from lpt.models.backbone import Backbone, checkpoint_source, find_backbone
+from lpt.models.backbone import Backbone, checkpoint_source, find_backbone, read_embeddings
 from lpt.runs.environment import uses_gpu
 from lpt.runs.run_dir import check_run_dir
 from lpt.tracking.wandb import check_wandb
@@ -57,18 +60,19 @@ class Plan:
         return describe_splits(self.splits, self.task)
 
 
-def prepare(config: Config, *, any_method: bool = False) -> Plan:
+def prepare(config: Config, *, source: Source | None = None, any_method: bool = False) -> Plan:
     """Check configuration, backbone, label words, template and data.
 
     Args:
         config: Configuration of the run.
+        source: Source of the rows; None: the one that the configuration names.
         any_method: Whether to leave out if the method fits the backbone.
 
     Raises:
         ConfigError: Every problem found, in one message.
     """
     config = with_model_name(config)  # from Python it may have none
-    problems = validate(config)
+    problems = validate(config, has_rows=source is not None)
     check_run_dir(config, problems)
     check_wandb(config.logger.wandb, problems)
     backbone = task = splits = encoder = ids = None
@@ -77,22 +81,26 @@ def prepare(config: Config, *, any_method: bool = False) -> Plan:
         _check_backbone(config, backbone, problems)
     with problems.collect():
         task = build_task(config, backbone.family.kind if backbone is not None else None)
-    if backbone is not None:
+    labeled = not problems.mentions(*OF_THE_DATA)
+    if backbone is not None and labeled:
         with problems.collect():
             template = task.template if task is not None else None
-            ids = label_word_ids(backbone.tokenizer, config.task.label_words, template)
-    if backbone is not None and task is not None:
+            words, read = config.task.label_words, cache(partial(read_embeddings, backbone))
+            ids = label_word_ids(backbone.tokenizer, words, template, read)
+    if backbone is not None and task is not None and labeled:
         with problems.collect():
             words, max_length = config.task.label_words, config.data.max_length
             encoder = Encoder(backbone.tokenizer, task.template, words, max_length)
     if task is not None and not problems.mentions("data.path", "data.root", "data.k", "task."):
         with problems.collect():
-            splits = read_splits(config, task)
+            splits = read_splits(config, task, source)
             _check_sizes(config, splits, problems)
     check_cache(config, backbone.layers if backbone is not None else None, problems)
-    unfit = any_method or problems.mentions("method.", "prompt.", "model.dtype")
+    unfit = any_method or not labeled or problems.mentions("method.", "prompt.", "model.dtype")
     if backbone is not None and not unfit:
         check_method(config, backbone, problems)
+    kind = backbone.family.kind if backbone is not None else None
+    suggest_from_data(config, source, kind, problems)
     problems.raise_if_any()
     assert backbone is not None
     assert task is not None

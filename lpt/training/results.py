@@ -24,7 +24,8 @@ from lpt.data.split_file import SPLIT_FILE
 from lpt.files import write_atomically
 from lpt.methods.base import Method
 from lpt.runs.adapter import BackboneIdentity, save_adapter
-from lpt.runs.record import BackboneRecord, RunRecord, ScoresOrNone, SplitRecord, write_predictions
+from lpt.runs.predictions import write_predictions
+from lpt.runs.record import BackboneRecord, RunRecord, ScoresOrNone, SplitRecord
 from lpt.runs.run_dir import ADAPTER, CONFIG_FILE, is_global_zero
 from lpt.tracking.loggers import log_results
 from lpt.training.callbacks.dev_history import DevHistory
@@ -89,22 +90,26 @@ def train_and_score(
     data: TaskDataModule,
     checkpoint: Path | None,
 ) -> tuple[dict[str, ScoresOrNone], dict[str, EvalOutput]]:
-    """Scores of, and predictions for, test and the extra sets with the best checkpoint.
+    """Scores of test and the extra sets with the best checkpoint; predictions also for dev.
 
     A method without parameters is scored as it is; its dev scores are those of step 0.
     """
+    history = find_callback(trainer, DevHistory)
     if not module.model.trainable():
         sets = {name: part for name, part in plan.splits.sets.items() if name != "train"}
         encoder = module.model.encoder(plan.encoder)
         data = TaskDataModule(plan.config, replace(plan.splits, sets=sets), encoder, plan.word_ids)
         scores, outputs = _score(trainer, module, data, list(sets))
-        dev, _ = scores.pop("dev"), outputs.pop("dev")
-        find_callback(trainer, DevHistory).history.append({"step": 0, **(dev or {})})
+        history.history.append({"step": 0, **(scores.pop("dev") or {})})
         return scores, outputs
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = find_callback(trainer, Checkpoint).best_model_path
     module.load_trainable(AtomicCheckpointIO().load_checkpoint(best)["state_dict"])
-    return _score(trainer, module, data, data.splits.test_sets)
+    scores, outputs = _score(trainer, module, data, data.splits.test_sets)
+    assert history.best_scores is not None
+    evaluator = module.evaluator
+    dev = Predictions(torch.tensor(evaluator.sets["dev"].row_ids), history.best_scores)
+    return scores, {"dev": evaluator.predict("dev", dev), **outputs}
 
 
 def _score(
@@ -164,7 +169,7 @@ def save_outputs(
 ) -> None:
     """Write adapter and predictions, log the results, and write metrics.json last.
 
-    `model` holds the best checkpoint; `outputs` are its predictions for each test set.
+    `model` holds the best checkpoint; `outputs` are its predictions for dev and each test set.
 
     Raises:
         OSError: A file cannot be written.
@@ -173,8 +178,8 @@ def save_outputs(
     save_adapter(model, run_dir / ADAPTER, backbone, plan.config, task)
     tables = {}
     for name, output in outputs.items():
-        write_predictions(run_dir, name, prediction_columns(output, task))
         tables[name] = prediction_columns(output, task, texts=True)
+        write_predictions(run_dir, name, tables[name])
         if not output.examples.labeled_positions():
             message = "None of the %d %s examples has a label: %s was predicted, but not scored."
             logger.warning(message, len(output.examples), name, name)

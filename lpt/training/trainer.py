@@ -20,7 +20,7 @@ from lpt.training.callbacks.exact_resume import EarlyStopping, RngState
 from lpt.training.callbacks.last_evaluation import LastEvaluation
 from lpt.training.callbacks.non_finite import NonFiniteGuard
 from lpt.training.callbacks.preemption import Preemption
-from lpt.training.callbacks.progress import ProgressBar, in_terminal
+from lpt.training.callbacks.progress import ProgressBar
 from lpt.training.callbacks.throughput import ThroughputMonitor
 from lpt.training.checkpoints import AtomicCheckpointIO, Checkpoint
 
@@ -31,7 +31,12 @@ _C = TypeVar("_C", bound=Callback)
 
 
 def build_trainer(
-    config: Config, run_dir: Path, model: Method, resumed_at: int | None = None
+    config: Config,
+    run_dir: Path,
+    model: Method,
+    resumed_at: int | None = None,
+    *,
+    bars: bool = False,
 ) -> Trainer:
     """The trainer with its callbacks, loggers and devices.
 
@@ -40,6 +45,7 @@ def build_trainer(
         run_dir: Folder of the run.
         model: The model; its layers are sharded by FSDP.
         resumed_at: Step of the checkpoint that the run is resumed from.
+        bars: Whether to show progress bars.
     """
     strategy = config.strategy
     return Trainer(
@@ -51,7 +57,7 @@ def build_trainer(
         accumulate_grad_batches=config.trainer.accumulate_grad_batches,
         gradient_clip_val=config.optim.gradient_clip_val,
         num_sanity_val_steps=config.trainer.num_sanity_val_steps,
-        callbacks=_callbacks(config, run_dir),
+        callbacks=[*([ProgressBar()] if bars else []), *_callbacks(config, run_dir)],
         plugins=[AtomicCheckpointIO()],
         deterministic=config.trainer.deterministic,
         logger=build_loggers(config.logger, run_dir, to_dict(config), resumed_at),
@@ -59,7 +65,7 @@ def build_trainer(
         default_root_dir=run_dir,
         log_every_n_steps=min(10, config.trainer.eval_every_steps or 10),
         enable_model_summary=False,
-        enable_progress_bar=in_terminal(),
+        enable_progress_bar=bars,
         **_length(config.trainer),
     )
 
@@ -90,7 +96,6 @@ def _callbacks(config: Config, run_dir: Path) -> list[Callback]:
         LastEvaluation(),
         ThroughputMonitor(),
         *([LearningRateMonitor("step")] if config.logger != LoggerConfig() else []),
-        *([ProgressBar()] if in_terminal() else []),
         *([stopping] if patience is not None else []),
         # Last: the checkpoint that it saves includes what the other callbacks noted of the step.
         Preemption(run_dir),

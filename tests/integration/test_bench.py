@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import predict
 from bench.flops import Loss, StepWork
 from bench.synthetic import make_batch
 from lpt.config.method_schema import PromptConfig
+from lpt.experiment import run
 from lpt.methods.registry import build_method
 from lpt.models.scoring import sequence_losses
+from tests.conftest import MakeConfig
 from tests.support.configs import ROOT
 from tests.support.tiny import tiny_model
 from tests.unit.methods.test_methods import method_config
@@ -71,3 +74,22 @@ def test_benchmark_runs(tmp_path: Path) -> None:
     assert ran == [(True, "lora", 1), *late]
     assert all(row["examples_per_second"] > 0 for row in results["methods"])
     assert "full, layer 4, cached" in done.stdout
+
+
+def test_benchmark_of_predictions_runs(
+    toy: MakeConfig,
+    toy_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(toy())
+    rows = tmp_path / "rows.tsv"
+    rows.write_text("label\ttext\n" + (toy_data / "test.tsv").read_text())
+    options = [str(tmp_path / "run"), str(rows), "--turns", "1", "--batch-size", "8"]
+    monkeypatch.setattr(sys, "argv", ["bench.predict", *options])
+    capsys.readouterr()
+    predict.main()
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("24 rows, batches of 8")
+    assert len(lines) == 3

@@ -34,7 +34,7 @@ def test_outputs_of_a_run(toy: MakeConfig, tmp_path: Path) -> None:
     assert {p.name for p in run_dir.iterdir() if p.name != ".lock"} == {
         *("config.yaml", "split.json", "backbone.json", "log.txt", "csv", "tensorboard"),
         "progress.json",
-        *("checkpoints", "adapter", "predictions.tsv", "metrics.json"),
+        *("checkpoints", "adapter", "predictions.tsv", "predictions-dev.tsv", "metrics.json"),
     }
     names = {path.name for path in (run_dir / "adapter").iterdir()}
     assert names == {"adapter.json", "adapter_model.safetensors"}
@@ -45,8 +45,15 @@ def test_outputs_of_a_run(toy: MakeConfig, tmp_path: Path) -> None:
     assert [entry["step"] for entry in metrics.dev_history] == [2, 4]
 
     rows = table(run_dir / "predictions.tsv")
-    assert list(rows[0]) == ["index", "prediction", "label"]
+    assert list(rows[0]) == ["index", "prediction", "label", "p(0)", "p(1)", "text"]
     assert [int(row["index"]) for row in rows] == list(range(24))
+    for row in rows:
+        assert float(row["p(0)"]) + float(row["p(1)"]) == pytest.approx(1, abs=2e-6)
+        assert row["prediction"] == max("01", key=lambda label: float(row[f"p({label})"]))
+    on_dev = table(run_dir / "predictions-dev.tsv")
+    assert metrics.dev["accuracy"] == pytest.approx(
+        sum(row["prediction"] == row["label"] for row in on_dev) / 30
+    )
     right = sum(row["prediction"] == row["label"] for row in rows)
     assert metrics.test["accuracy"] == pytest.approx(right / 24)
     dev = {f"{entry['step'] - 1:.0f}": entry["accuracy"] for entry in metrics.dev_history}
@@ -113,7 +120,7 @@ def test_test_set_without_labels_is_predicted_but_not_scored(
     assert metrics.test is metrics.zero_shot["test"] is metrics.majority["test"] is None
     assert "None of the 24 test examples has a label" in caplog.text
     rows = table(tmp_path / "run" / "predictions.tsv")
-    assert [list(row) for row in rows] == [["index", "prediction"]] * 24
+    assert [list(row) for row in rows] == [["index", "prediction", "p(0)", "p(1)", "text"]] * 24
 
 
 def test_test_set_that_is_labeled_in_part(
@@ -187,7 +194,7 @@ def test_extra_evaluation_sets(
     test = table(run_dir / "predictions.tsv")
     assert table(run_dir / "predictions-more.tsv") == test[:10]
     blind = table(run_dir / "predictions-blind.tsv")
-    assert blind == [{k: row[k] for k in ("index", "prediction")} for row in test[:7]]
+    assert blind == [{k: v for k, v in row.items() if k != "label"} for row in test[:7]]
     split = json.loads((run_dir / "split.json").read_text())
     assert set(split["sets"]) == set(metrics.split.sizes)
     assert split["sha256"] == metrics.split.sha256

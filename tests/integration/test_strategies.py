@@ -25,6 +25,7 @@ from tests.support.configs import configured
 from tests.support.outcomes import assert_alike, curve
 from tests.support.processes import finished
 from tests.support.task_rows import copa_rows, write_jsonl
+from tests.support.trained import table
 
 
 def test_fsdp_shards_by_layer(checkpoints: dict[str, Path]) -> None:
@@ -130,9 +131,12 @@ def test_two_ranks_compute_what_one_computes(
     """Every example is scored once, and the global batches are the same, also if uneven."""
     limits = (f"data.limit_train={train}", "data.limit_test=23")
     compare(model, *more, *limits)
-    lines = (tmp_path / "two" / "predictions.tsv").read_text().splitlines()[1:]
-    assert len({line.split("\t")[0] for line in lines}) == len(lines) == 23
-    assert (tmp_path / "one" / "predictions.tsv").read_text().splitlines()[1:] == lines
+    one, two = (
+        [(row["index"], row["prediction"]) for row in table(tmp_path / ranks / "predictions.tsv")]
+        for ranks in ("one", "two")
+    )
+    assert len({index for index, _ in two}) == len(two) == 23
+    assert one == two
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert len(metrics["cache"]["sets"]) == cached
 

@@ -66,3 +66,28 @@ def test_a_run_of_an_own_task(
     record = RunRecord.read(tmp_path / "run")
     assert record.config["task"]["name"] == "mine"
     assert record.cost.steps == 2
+    predict = [scripts / "lpt-predict", "run", "-"]
+    options = {"cwd": tmp_path, "env": ELSEWHERE, "check": True, "stdout": subprocess.PIPE}
+    done = subprocess.run(predict, input=b"a good film\n", **options)
+    lines = [line.split(b"\t") for line in done.stdout.splitlines()]
+    assert lines[0][:2] == [b"index", b"prediction"]
+    assert len(lines) == 2
+
+
+RUN = """
+import sys
+from lpt import Config, run
+settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
+labels = ("bad", "good")
+rows = [{"text": f"it was {label} {i}", "label": label} for i in range(15) for label in labels]
+config = Config.compose({**settings, "task.labels": ["bad", "good"], "trainer.max_steps": 2})
+assert run(config, train=rows).predictor.predict(["it was bad"]) in (["bad"], ["good"])
+"""
+
+
+def test_a_run_from_python(scripts: Path, checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    settings = ["model=local", f"model.path={checkpoints['masked']}", "data.max_length=64"]
+    command = [scripts / "python", "-W", "error", "-c", RUN, *settings, "run_dir=run"]
+    done = subprocess.run(command, cwd=tmp_path, env=ELSEWHERE, check=True, capture_output=True)
+    assert done.stdout + done.stderr == b""
+    assert RunRecord.read(tmp_path / "run").environment.git_revision is None

@@ -35,7 +35,7 @@ def test_one_line_of_predictions_per_line_of_text(toy: MakeConfig, tmp_path: Pat
     assert list(read_table(folder / "test.tsv").columns["text"]) == TEXTS
     run(toy("masked", f"data.path={folder}", "trainer.max_steps=2"))
     rows = table(tmp_path / "run" / "predictions.tsv")
-    assert list(rows[0]) == ["index", "prediction", "label"]
+    assert list(rows[0]) == ["index", "prediction", "label", "p(0)", "p(1)", "text"]
     expected = [(str(i), str(i % 2)) for i in range(len(TEXTS))]
     assert [(row["index"], row["label"]) for row in rows] == expected
     assert {row["prediction"] for row in rows} <= {"0", "1"}
@@ -50,7 +50,8 @@ def test_texts_ids_and_labels_stay_on_their_line(toy: MakeConfig, tmp_path: Path
     config.task.labels = LABELS
     run(config)
     written = table(tmp_path / "run" / "predictions.tsv")
-    assert list(written[0]) == ["index", "id", "prediction", "label"]
+    assert list(written[0])[:4] == ["index", "id", "prediction", "label"]
+    assert list(written[0])[4:] == ["p(b ad)", "p(g ood)", "text"]
     assert [row["index"] for row in written] == [str(i) for i in range(len(texts))]
 
 

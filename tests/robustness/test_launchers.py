@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from lpt.config.schema import register
+from lpt.config.compose import register
 from tests.conftest import toy_overrides
 from tests.support.configs import CONF
 from tests.support.processes import SWEEP, finished

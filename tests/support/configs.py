@@ -11,8 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from lpt.config.command_line import config_groups
+from lpt.config.compose import register, typed
 from lpt.config.resolve import resolve
-from lpt.config.schema import Config, register, typed
+from lpt.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import hashlib
 import json
 import math
@@ -25,6 +26,8 @@ class HubServer(ThreadingHTTPServer):
     Attributes:
         repos: Folder of each repository: of `owner/model` or `datasets/owner/name`.
         denied: Status and error code of repositories that are not for everyone.
+        private: Repositories that were created as private ones.
+        proposed: Files of pull requests, by repository.
         fault: What happens to requests: an HTTP status, `drop`, `hang`, or `cut` (files end early).
         faulty: Part of the paths to which it happens.
         after: How many of these requests go well before.
@@ -39,6 +42,8 @@ class HubServer(ThreadingHTTPServer):
         self.server_bind()
         self.repos: dict[str, Path] = {}
         self.denied: dict[str, tuple[int, str]] = {}
+        self.private: set[str] = set()
+        self.proposed: dict[str, dict[str, bytes]] = {}
         self.heal()
 
     def start(self) -> None:
@@ -91,6 +96,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _route(self, path: str) -> None:
+        if path == "api/repos/create":
+            self._create(json.loads(self.body))
+            return
+        if path == "api/validate-yaml":
+            self._answer(200, {"errors": [], "warnings": []})
+            return
         api = path.startswith("api/")
         path = path.removeprefix("api/").removeprefix("models/")
         known = [name for name in self.server.repos if path == name or path.startswith(f"{name}/")]
@@ -103,10 +114,43 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(*self.server.denied[known[0]])
         elif revision not in REVISIONS:
             self._refuse(404, "RevisionNotFound")
+        elif api and rest[0] == "preupload":
+            files = [{"path": file["path"]} for file in json.loads(self.body)["files"]]
+            how = {"uploadMode": "regular", "shouldIgnore": False}
+            self._answer(200, {"files": [file | how for file in files]})
+        elif api and rest[0] == "commit":
+            self._commit(known[0])
         elif api:
             self._describe(self.server.repos[known[0]], known[0], rest)
         else:
             self._send_file(self.server.repos[known[0]] / "/".join(rest[2:]))
+
+    def _create(self, asked: dict[str, Any]) -> None:
+        name = f"{asked['organization']}/{asked['name']}"
+        if name in self.server.denied:
+            self._refuse(*self.server.denied[name])
+        elif name in self.server.repos:
+            error = {"error": "You already created this model repo"}
+            self._answer(409, {"url": f"{os.environ['HF_ENDPOINT']}/{name}"} | error)
+        else:
+            self.server.repos[name] = Path(tempfile.mkdtemp(dir=os.environ["HF_HOME"]))
+            if asked.get("visibility") == "private":
+                self.server.private.add(name)
+            self._answer(200, {"url": f"{os.environ['HF_ENDPOINT']}/{name}"})
+
+    def _commit(self, name: str) -> None:
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        files = [line["value"] for line in lines if line["key"] == "file"]
+        contents = {file["path"]: base64.b64decode(file["content"]) for file in files}
+        page = f"{os.environ['HF_ENDPOINT']}/{name}"
+        answer = {"commitUrl": f"{page}/commit/{COMMIT}", "commitOid": COMMIT}
+        if "create_pr=1" in self.path:
+            self.server.proposed[name] = contents
+            answer["pullRequestUrl"] = f"{page}/discussions/1"
+        else:
+            for path, content in contents.items():
+                (self.server.repos[name] / path).write_bytes(content)
+        self._answer(200, answer)
 
     def _describe(self, folder: Path, name: str, rest: list[str]) -> None:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -117,7 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         if rest[0] in ("", "revision"):
             siblings = [{"rfilename": name} for name in names]
-            about = {"private": False, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
+            private = name in self.server.private
+            about = {"private": private, "disabled": False, "tags": [], "downloads": 0, "likes": 0}
             self._answer(200, {"id": name, "sha": COMMIT, "siblings": siblings, **about})
         elif rest[0] == "tree":
             under = "/".join(rest[2:])

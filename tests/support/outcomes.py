@@ -24,7 +24,7 @@ def outcome(run_dir: Path) -> dict[str, Any]:
     return {
         "metrics": metrics,
         "cost": (cost["steps"], cost["padding_share"]),
-        "predictions": (run_dir / "predictions.tsv").read_text(),
+        "predictions": [file.read_text() for file in sorted(run_dir.glob("predictions*.tsv"))],
         "split": (run_dir / "split.json").read_text(),
     }
 

@@ -108,6 +108,7 @@ def _config(task: str, seed: int) -> dict[str, Any]:
         },
         "task": {
             "name": task,
+            "task_type": "classification",
             "template": "{text} It was <mask>.",
             "labels": ["0", "1"],
             "label_words": ["terrible", "great"],

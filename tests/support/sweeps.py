@@ -10,7 +10,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from lpt.config.schema import SweepConfig, register
+from lpt.config.compose import register
+from lpt.config.schema import SweepConfig
 from lpt.runs.job_record import JOB, JobRecord, JobState
 from lpt.sweep.jobs import run_job
 from lpt.sweep.main import run_sweep

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, Trainer
+from torch import Tensor
 
 from lpt.data.tasks import format_label
 from lpt.runs.record import RunProgress
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 class DevHistory(Callback):
     """Keeps every dev evaluation in `history`, as {"step": optimizer steps, metric: value, ...}.
 
+    Of the best one it also keeps the label scores, (E, labels), as `best_scores`.
+
     Warns once if all dev predictions are the same although the labels differ.
 
     Args:
@@ -28,6 +31,7 @@ class DevHistory(Callback):
 
     def __init__(self, run_dir: Path, metric: str) -> None:
         self.history: list[dict[str, float]] = []
+        self.best_scores: Tensor | None = None
         self.run_dir = run_dir
         self.metric = metric
         self.warned = False
@@ -40,6 +44,8 @@ class DevHistory(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.history.append({"step": trainer.global_step, **pl_module.eval_metrics})
+        if self.best() is self.history[-1]:
+            self.best_scores = pl_module.eval_scores.scores
         steps = int(trainer.estimated_stepping_batches)
         log_evaluation(f"step {trainer.global_step} of {steps}", "dev", pl_module.eval_metrics)
         self._write(trainer)
@@ -67,7 +73,8 @@ class DevHistory(Callback):
         return max(self.history, key=lambda scores: scores[self.metric])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "best_scores": self.best_scores}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
+        self.best_scores = state_dict["best_scores"]

@@ -215,3 +215,17 @@ def test_without_the_hub(tmp_path: Path) -> None:
     ways = ("model.path=FOLDER", "data.path=FOLDER", "experiment=demo")
     assert all(part in err for part in (*sought, *ways))
     assert "Found 2 configuration problems" in err  # each named once, not once a split
+
+
+def test_help_has_every_key_with_its_meaning(train: Train, own: str) -> None:
+    status, printed, _ = train("--help", "model=roberta-large", "prompt.layer=2,5", own)
+    assert status == 0
+    assert "usage: lpt-train" in printed
+    assert "model.layers=24  (>= 1)" in printed
+    assert "optim.lr=0.003  (> 0.0)\n      Peak learning rate." in printed
+    assert "mine" in printed  # a choice of the user's own
+    _, printed, _ = train("--help", "sweep=layers")
+    assert "sweep.space={'prompt.layer': 'all', 'seed': [13, 21, 42]}" in printed
+    status, _, errors = train("--help", "modle=roberta-large")
+    assert status == USAGE_ERROR
+    assert "modle" in errors

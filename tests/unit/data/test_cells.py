@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from lpt.data.cells import NoText
 from lpt.data.examples import build_examples
-from lpt.data.tables import NoText
 from tests.support.task_tables import refused, table, task
 
 

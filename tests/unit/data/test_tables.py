@@ -5,16 +5,19 @@ from __future__ import annotations
 import bz2
 import datetime
 import gzip
+import io
 import lzma
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lpt.data.tables import NoText, read_shards, read_table
+from lpt.data.cells import NoText
+from lpt.data.tables import read_shards, read_stream, read_table, read_tables
 from tests.support.problems import problem_of, problems_of
 from tests.support.source_files import columns_of
 
@@ -291,3 +294,53 @@ def test_shards_that_do_not_fit(tmp_path: Path) -> None:
     assert problem_of(lambda: read_shards([rows, other])).where == str(rows)
     write(rows, rows.read_bytes()[:-20])
     assert problem_of(lambda: read_shards([rows])).where == str(rows)
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl", "parquet"])
+def test_tables_piece_by_piece(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame({"a": [f"text {i}" for i in range(7)], "b": range(7)})
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    elif suffix == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, sep="\t" if suffix == "tsv" else ",", index=False)
+    whole, pieces = read_table(path), list(read_tables(path, size=3))
+    assert [len(piece) for piece in pieces] == [3, 3, 1]
+    for name in ("a", "b"):
+        cells = [cell for piece in pieces for cell in piece.columns[name]]
+        assert cells == list(whole.columns[name])
+    assert [line for piece in pieces for line in piece.lines] == list(whole.lines)
+
+
+def test_a_file_is_read_no_further_than_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", '{"a": 1}\n' * 4 + "{")
+    tables = read_tables(path, size=2)
+    assert [len(next(tables)) for _ in range(2)] == [2, 2]
+    assert problem_of(lambda: next(tables)).where == f"{path}:5"
+    assert list(read_tables(write(tmp_path / "none.csv", "a\n"), size=2)) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        (b'{"a": "x", "b": 1}\n{"a": "y"}\n', {"a": ["x", "y"], "b": ["1", None]}),
+        (b"\xef\xbb\xbfx\r\n\ny\tz", {"a": ["x", "", "y\tz"]}),
+        (b"", {}),
+    ],
+)
+def test_a_stream_of_json_or_lines(content: bytes, columns: dict[str, list[str | None]]) -> None:
+    tables = list(read_stream(io.BytesIO(content), "stdin", "a", 10))
+    assert {name: list(c) for table in tables for name, c in table.columns.items()} == columns
+
+
+def test_a_stream_that_is_no_text() -> None:
+    for content, given in (
+        (b"\x1f\x8b\x08\n", "a gzip file"),
+        (b"x\n\xff\n", "byte 0xff at 0 is not UTF-8"),
+    ):
+        stream = read_stream(io.BytesIO(content), "stdin", "a", 10)
+        assert problem_of(lambda stream=stream: list(stream)).given == given
+    stream = read_stream(io.BytesIO(b"x\n"), "stdin", None, 10)
+    assert problem_of(lambda: list(stream)).where == "stdin:1"

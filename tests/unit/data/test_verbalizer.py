@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -10,7 +13,7 @@ from lpt.data.templates import Template
 from lpt.data.verbalizer import label_word_ids, similar_words
 from lpt.errors import ConfigError
 from tests.support.hostile import SPECIAL, texts
-from tests.support.problems import check_keys, problems_of
+from tests.support.problems import check_keys, problem_of, problems_of
 from tests.support.tokenizers import MAKERS, encoder_named, tokenizer_named, unigram, wordpiece
 
 each_tokenizer = pytest.mark.parametrize("name", ["wordpiece", "roberta", "causal"])
@@ -158,6 +161,21 @@ def test_a_causal_word_that_merges_with_the_text_before_it_is_refused() -> None:
     tokenizer, template = unigram(*CHINESE), Template.parse("{text}\u5f88{word}", "causal")
     [problem] = problems_of(lambda: label_word_ids(tokenizer, ["\u597d", "\u574f"], template))
     assert problem.given.startswith("'\u574f' is '\u5f88' + '\u574f'")
+
+
+@each_tokenizer
+def test_words_near_in_meaning_are_single_tokens_near_the_word(name: str) -> None:
+    tokenizer = tokenizer_named(name)
+    near_id, alike_id = label_word_ids(tokenizer, ["bad", "terrible"])
+    embeddings = torch.randn(len(tokenizer), 8)
+    embeddings[near_id] = embeddings[alike_id] * 2
+    words = ["great", "terribles"]
+    problem = problem_of(lambda: label_word_ids(tokenizer, words, None, lambda: embeddings))
+    start = re.match("single-token words near in meaning: (\\w+), (\\w+)", problem.hint)
+    assert start is not None
+    assert {*start.groups()} == {"bad", "terrible"}
+    near = problem.hint.partition(": ")[2].split(", ")
+    assert len(label_word_ids(tokenizer, near)) == len(near) <= 5
 
 
 words = st.sampled_from(["great", "bad", "a", *SPECIAL, "Great", " bad", "", "\u0301"])

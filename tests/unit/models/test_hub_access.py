@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -15,33 +15,15 @@ from lpt.config.schema import Config
 from lpt.data.sources import HubSource
 from lpt.errors import ConfigError, HubError
 from lpt.experiment import run
-from lpt.models import hub_access
 from lpt.models.backbone import Backbone, find_backbone, load_model
 from lpt.training.plan import dry_run
 from tests.conftest import MakeConfig
 from tests.support.configs import configured
-from tests.support.hub_server import COMMIT, SERVER, HubServer
+from tests.support.hub_server import COMMIT, HubServer
 from tests.support.problems import problem_of
 
 FAULTS = [429, 500, 503, "drop", "hang"]
 numbers = count()
-
-
-@pytest.fixture(scope="session")
-def started() -> HubServer:
-    SERVER.start()
-    return SERVER
-
-
-@pytest.fixture
-def hub(started: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """The Hub, for a process that has not asked it yet; times are shorter than in use."""
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_access, "_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(hub_access, "_PAUSE_S", 0.1)
-    yield started
-    started.heal()
 
 
 @pytest.fixture

@@ -57,7 +57,11 @@ def test_the_page_is_self_contained_and_its_links_lead_somewhere(page: str, repo
     assert re.findall(r"<script|<link|<[^>]*\son\w+=", page) == []
     # For each of two tasks: score, time and memory by layer; a dot plot; learning curves.
     images = attributes(page, "src")
-    assert len(images) == len(attributes(page, "alt")) == len(list(report.glob("*.png"))) == 10
+    assert len(images) == len(attributes(page, "alt")) == 10
+    assert [len(list(report.glob(f"*.{kind}"))) for kind in ("png", "pdf", "svg")] == [10] * 3
+    figure = next(report.glob("*.pdf")).read_bytes()
+    assert b"/FontFile2" in figure  # embedded, and no bitmaps of letters
+    assert b"/Type3" not in figure
     assert all(source.startswith("data:image/svg+xml;base64,") for source in images)
     links = attributes(page, "href")
     assert len(links) > 12
@@ -74,14 +78,17 @@ def test_names_are_shown_and_not_interpreted(page: str) -> None:
 
 def test_latex_tables_are_balanced(report: Path) -> None:
     files = list(report.glob("*.tex"))
-    assert len(files) == 5
+    assert len(files) == 7
     for file in files:
         lines = [line for line in file.read_text().splitlines() if not line.startswith("%")]
-        bare = re.sub(r"\\[\\{}&%$#_]", "", "\n".join(lines))
+        text = "\n".join(lines)
+        assert rf"\label{{tab:{file.stem}}}" in text
+        text = text.replace(file.stem, "")
+        bare = re.sub(r"\\[\\{}&%$#_]|\$-\$|\$\^\\dagger\$|\$_\{\\pm[\d.,]+\}\$", "", text)
         assert bare.count("{") == bare.count("}")
         assert not re.search(r"[$_^~#]|^\[", bare, flags=re.MULTILINE)
         assert [lines.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 1, 1]
-        (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", lines[0])
+        (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", text)
         rows = [line for line in lines if line.endswith(r"\\")]
         assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}
 
@@ -101,8 +108,8 @@ def test_the_layer_curve_has_a_line_for_each_method_with_several_layers(tmp_path
             method = {"name": name, "layer": layer, "lr": 1e-3}
             runs.append({"prompt": None, "method": method, "optim__lr": 1e-3})
     pictures = draw(study_of(tmp_path, *runs))
-    assert set(pictures) == {"By method.layer", "By method.name", "Learning curves"}
-    curve = pictures["By method.layer"][0].figure
+    assert set(pictures) == {"By first tuned layer", "By method", "Learning curves"}
+    curve = pictures["By first tuned layer"][0].figure
     labels = [text.get_text() for text in curve.legends[0].get_texts()]
     assert set(labels) - {"zero-shot", "majority class"} == {"npg", *methods} - {"full"}
 
@@ -158,7 +165,7 @@ def test_few_lines_are_named_and_baselines_are_there(tmp_path: Path) -> None:
     costs = [f"{cost}-prompt.layer-sst2" for cost in ("train_seconds", "peak_memory_mb")]
     assert list(shown) == [SCORE, *costs, "test-prompt.kind-sst2", "curves-sst2"]
     assert legend(shown[SCORE]) == {"npg", "static", "zero-shot", "majority class"}
-    assert shown[SCORE].figure.axes[0].get_xlabel() == "prompt.layer"
+    assert shown[SCORE].figure.axes[0].get_xlabel() == "insertion layer"
     assert shown[costs[0]].figure.axes[0].get_ylabel() == "training time [s]"
     ticks = shown["test-prompt.kind-sst2"].figure.axes[0].get_yticklabels()
     assert [text.get_text() for text in ticks] == ["npg", "static"]
@@ -186,3 +193,19 @@ def test_curves_end_where_a_seed_ended(tmp_path: Path) -> None:
         write_run(tmp_path / str(seed), metrics(seed=seed, test=None, dev_history=entries))
     (line,) = figures(tmp_path)["curves-sst2"].figure.axes[0].lines
     assert line.get_xydata().tolist() == [pytest.approx([10, 0.6]), pytest.approx([20, 0.7])]
+
+
+def test_score_against_cost(tmp_path: Path) -> None:
+    """Only costs that differ are drawn; times over a decade on a logarithmic axis."""
+    runs = [
+        {"prompt__kind": kind, "seconds": seconds, "seed": seed}
+        for kind, seconds in (("npg", 10.0), ("static", 200.0))
+        for seed in (1, 2)
+    ]
+    shown = figures(tmp_path, *runs)
+    assert [name for name in shown if name.startswith("cost-")] == ["cost-train_seconds-sst2"]
+    picture = shown["cost-train_seconds-sst2"]
+    (axes,) = picture.figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("training time [s]", "test accuracy")
+    assert axes.get_xscale() == "log"
+    assert {"npg", "static"} < legend(picture)

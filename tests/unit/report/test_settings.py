@@ -214,6 +214,15 @@ def test_a_null_of_a_key_that_the_method_has_is_shown(tmp_path: Path) -> None:
     assert labels == ["target_modules none", 'target_modules ["query"]']
 
 
+def test_an_empty_list_is_null(tmp_path: Path) -> None:
+    prompts = [("npg", [3, 5]), ("npg", []), ("mppg", [])]
+    runs = [{"prompt__kind": k, "prompt__layer": 3, "prompt__layers": v} for k, v in prompts]
+    study = study_of(tmp_path, *runs, of_method("lora", 4, r=8))
+    labels = {study.settings.label(setting) for setting in study.settings.values.index}
+    shared = {"lora, layer 4", "mppg, layer 3"}
+    assert labels == shared | {"npg, layer 3, layers none", "npg, layer 3, layers [3, 5]"}
+
+
 TUNED_FOR_KIND = [
     {"prompt__kind": kind, "optim__lr": lr, "prompt__lr": lr, "prompt__layer": layer}
     for kind, lr, layer in (("npg", 0.003, 2), ("static", 0.03, 4))

@@ -12,7 +12,8 @@ import torch
 from lpt.data.eval_output import EvalOutput, prediction_columns
 from lpt.data.examples import Examples
 from lpt.data.tasks import Task
-from lpt.runs.record import write_predictions
+from lpt.runs.predictions import read_predictions, write_predictions
+from tests.support.problems import problem_of
 from tests.support.task_tables import task
 
 CLASSES = task()
@@ -29,11 +30,15 @@ def written(
     count = len(of.config.labels)
     numbers = torch.tensor(predicted, dtype=torch.float64 if of.value_range else torch.long)
     output = EvalOutput(numbers, torch.tensor(labels), count, examples)
-    write_predictions(folder, "test", prediction_columns(output, of))
+    write_predictions(folder, "test", prediction_columns(output, of, texts=True))
     assert [path.name for path in folder.iterdir()] == ["predictions.tsv"]
     text = (folder / "predictions.tsv").read_text(encoding="utf-8")
     assert text.endswith("\n")
-    return text[:-1].split("\n")
+    lines = text[:-1].split("\n")
+    assert [list(row) for row in read_predictions(folder, "test")] == [
+        lines[0].split("\t") for _ in labels
+    ]
+    return lines
 
 
 @pytest.mark.parametrize(
@@ -51,8 +56,9 @@ def test_without_labels_there_is_no_column_of_them(
     tmp_path: Path, of: Task, predicted: list[Any], labels: list[Any], expected: list[str]
 ) -> None:
     unlabeled = set(labels) in ({-1}, {NONE})
-    head = "index\tprediction" + ("" if unlabeled else "\tlabel")
-    assert written(tmp_path, predicted, labels, of) == [head, *expected]
+    head = "index\tprediction" + ("" if unlabeled else "\tlabel") + "\ttext"
+    lines = [f"{line}\tx" for line in expected]
+    assert written(tmp_path, predicted, labels, of) == [head, *lines]
 
 
 def test_candidates_come_with_their_group_and_answer(tmp_path: Path) -> None:
@@ -65,7 +71,34 @@ def test_candidates_come_with_their_group_and_answer(tmp_path: Path) -> None:
     }
     choice = task(task_type="multiple_choice", labels=["0", "1"])
     assert written(tmp_path, [1, 0], [0, 1], choice, **metadata) == [
-        "index\tid\tgroup\tanswer\tprediction\tlabel",
-        "0\t3/0\t3\ttab here and there\t1\t0",
-        "4\t3/1\t3\tné 😀\t0\t1",
+        "index\tid\tgroup\tanswer\tprediction\tlabel\ttext",
+        "0\t3/0\t3\ttab here and there\t1\t0\tx",
+        "4\t3/1\t3\tné 😀\t0\t1\tx",
     ]
+
+
+def test_probabilities_are_the_softmax_of_the_scores(tmp_path: Path) -> None:
+    """A column for each label, however it is written; none of numbers."""
+    texts = {"text": ["a\tb", "c"], "label": ["x", "y"]}
+    of = task(labels=["so\tso", "good"])
+    scores = torch.tensor([[0.0, math.log(3)], [50.0, 0.0]])
+    output = EvalOutput(
+        torch.tensor([1, 0]), torch.tensor([1, 0]), 2, Examples(texts, [1, 0], [3, 8])
+    )
+    write_predictions(
+        tmp_path, "dev", prediction_columns(output._replace(scores=scores), of, texts=True)
+    )
+    assert read_predictions(tmp_path, "dev") == [
+        {"index": "3", "prediction": "good", "label": "good", "p(so so)": "0.250000"}
+        | {"p(good)": "0.750000", "text": "a b"},
+        {"index": "8", "prediction": "so so", "label": "so so", "p(so so)": "1.000000"}
+        | {"p(good)": "0.000000", "text": "c"},
+    ]
+    assert "p(0)" not in prediction_columns(output._replace(scores=scores), NUMBERS)
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in problem_of(lambda: read_predictions(tmp_path, "test")).given
+    (tmp_path / "predictions.tsv").write_text("index\tprediction\n0\tpos\n1\n")
+    problem = problem_of(lambda: read_predictions(tmp_path, "test"))
+    assert (problem.where, problem.given) == (f"{tmp_path}/predictions.tsv:3", "1 cells")

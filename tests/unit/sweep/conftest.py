@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 
-from lpt.config.schema import register
+from lpt.config.compose import register
 from tests.support.configs import CONF
 from tests.support.sweeps import FakeSweep
 

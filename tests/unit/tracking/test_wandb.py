@@ -58,8 +58,9 @@ def test_a_run_has_its_curves_scores_predictions_and_adapter(
 
     lines = [line.split("\t") for line in (run_dir / "predictions.tsv").read_text().splitlines()]
     columns, rows = found.table("predictions/test")
-    assert columns == [*lines[0], "text"]
-    assert [row[:-1] for row in rows] == lines[1:]
+    assert columns == lines[0]
+    texts = [[f"{c:.6f}" if isinstance(c, float) else c for c in row] for row in rows]
+    assert texts == lines[1:]
     assert {"good", "bad"} & set(rows[0][-1].split())
 
     adapter = found.artifacts["adapter"]
